@@ -1,0 +1,126 @@
+"""The camera: from analogue-to-digital units (ADU) to photo-electrons and back.
+
+All physics in this package is stated in photo-electrons (e⁻). A *photon* in our tables is a detected
+photo-electron, as in Picasso; ThunderSTORM and DECODE additionally divide by the quantum efficiency.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.errors import CameraError
+
+FloatArray = npt.NDArray[np.floating[Any]]
+#: A scalar, or one value per pixel ``(height, width)`` for sCMOS cameras.
+ScalarOrMap = float | FloatArray
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera as its data sheet describes it.
+
+    Parameters
+    ----------
+    offset_adu : float or array (height, width)
+        Camera offset (baseline) in ADU.
+    e_per_adu : float or array (height, width)
+        Photo-electrons per ADU *before* electron multiplication (the field's "sensitivity").
+    em_gain : float
+        Electron-multiplication gain; 1 for CCD and sCMOS.
+    read_noise_e : float or array (height, width)
+        Standard deviation of the read noise in e⁻ at the output, before division by ``em_gain``.
+    quantum_efficiency : float
+        Photo-electrons per photon; used by the simulator only.
+
+    Raises
+    ------
+    CameraError
+        When a value is impossible.
+    """
+
+    offset_adu: ScalarOrMap = 100.0
+    e_per_adu: ScalarOrMap = 1.0
+    em_gain: float = 1.0
+    read_noise_e: ScalarOrMap = 1.6
+    quantum_efficiency: float = 1.0
+    estimated: tuple[str, ...] = field(default=(), compare=False)
+
+    def __post_init__(self) -> None:
+        rules = (
+            ("offset_adu", np.isfinite, "be finite", "use the mean of a dark movie, e.g. 100"),
+            ("e_per_adu", lambda v: np.isfinite(v) & (v > 0), "be > 0", "use the data sheet's e⁻/ADU, e.g. 0.5"),
+            ("em_gain", lambda v: np.isfinite(v) & (v >= 1), "be ≥ 1", "use 1 without electron multiplication"),
+            ("read_noise_e", lambda v: np.isfinite(v) & (v >= 0), "be ≥ 0", "use the data sheet's e⁻, e.g. 1.6"),
+            ("quantum_efficiency", lambda v: (v > 0) & (v <= 1), "lie in (0, 1]", "use the data sheet's value"),
+        )
+        for name, is_valid, rule, remedy in rules:
+            value = getattr(self, name)
+            if not np.all(is_valid(np.asarray(value, dtype=float))):
+                shown = value if np.isscalar(value) else "map"
+                raise CameraError(f"Camera value {name} = {shown} must {rule}: {remedy}.")
+
+    @property
+    def excess_noise_factor(self) -> float:
+        """F², by which electron multiplication multiplies the photon-noise variance: 2 with it, 1 without."""
+        return 2.0 if self.em_gain > 1 else 1.0
+
+    @property
+    def read_variance_e2(self) -> ScalarOrMap:
+        """Read-noise variance referred to the photo-electrons before multiplication, in e⁻²."""
+        return (self.read_noise_e / self.em_gain) ** 2
+
+    def to_electrons(self, adu: npt.ArrayLike) -> npt.NDArray[np.float32]:
+        """Convert ADU to photo-electrons.
+
+        Parameters
+        ----------
+        adu : array (..., height, width)
+            Raw camera values.
+
+        Returns
+        -------
+        array (..., height, width), float32
+            Photo-electrons; may be negative where the read noise is.
+        """
+        factor = np.asarray(self.e_per_adu, dtype=np.float32) / np.float32(self.em_gain)
+        electrons = (np.asarray(adu, dtype=np.float32) - np.asarray(self.offset_adu, dtype=np.float32)) * factor
+        return electrons
+
+    def digitize(
+        self, expected_e: npt.ArrayLike, rng: np.random.Generator, *, dtype: npt.DTypeLike = np.uint16
+    ) -> npt.NDArray[Any]:
+        """Draw camera values for expected photo-electrons: photon noise, multiplication, read noise, rounding.
+
+        Parameters
+        ----------
+        expected_e : array (..., height, width)
+            Expected photo-electrons per pixel.
+        rng : numpy.random.Generator
+            Source of randomness.
+        dtype : dtype
+            Integer type of the camera; values are clipped to its range.
+
+        Returns
+        -------
+        array (..., height, width) of ``dtype``
+            Camera values in ADU.
+        """
+        electrons = rng.poisson(np.maximum(np.asarray(expected_e, dtype=np.float64), 0.0)).astype(np.float64)
+        if self.em_gain > 1:
+            # The multiplication register's output for n electrons is Gamma(n, gain) (Hirsch et al., 2013).
+            electrons = np.where(electrons > 0, rng.gamma(np.maximum(electrons, 1e-9), self.em_gain), 0.0)
+        electrons += rng.normal(0.0, 1.0, electrons.shape) * self.read_noise_e
+        adu = np.rint(electrons / self.e_per_adu + self.offset_adu)
+        limits = np.iinfo(np.dtype(dtype))
+        return np.clip(adu, limits.min, limits.max).astype(dtype)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for provenance; maps are summarised by their median."""
+        return {
+            name: value if isinstance(value, (int, float)) else (list(value) if isinstance(value, tuple) else float(np.median(value)))
+            for name, value in asdict(self).items()
+        }
