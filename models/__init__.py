@@ -1,0 +1,1 @@
+"""Network weights that come with the package."""

@@ -1,0 +1,1 @@
+"""A small simulated movie with its truth."""
