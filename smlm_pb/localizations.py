@@ -227,7 +227,7 @@ class Localizations:
         return Localizations(kept, self.info, self._provenance)
 
     def with_info(self, info: MovieInfo) -> Localizations:
-        """Keep the rows, say that they belong to another movie (for example with the pixel size filled in)."""
+        """Keep the rows, say that they belong to another movie (for example with the pixel size known)."""
         return Localizations(self._columns, info, self._provenance)
 
     def with_provenance(self, step: dict[str, Any]) -> Localizations:
