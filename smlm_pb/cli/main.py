@@ -119,8 +119,8 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     """
     parser = Parser(
         prog="smlm-pb",
-        description="Turn movies of blinking molecules (PALM, STORM, DNA-PAINT)\ninto tables of molecule positions"
-        " with uncertainties that can be believed.",
+        description="Turn movies of blinking molecules (PALM, STORM, DNA-PAINT)\n"
+        "into tables of molecule positions with uncertainties that can be believed.",
         epilog=_EPILOG,
     )
     parser.set_defaults(quiet=False, debug=False, progress="auto")
