@@ -1,0 +1,259 @@
+"""Single frames for training: one random experiment per frame, drawn in about a millisecond.
+
+Every scene draws its own PSF width, brightness, background, density and structure, so that a network
+trained on scenes meets the whole range that a user's movie may come from. Movies with a time axis are in
+:mod:`smlm_pb.simulation.movie`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.simulation.geometry import (
+    Box,
+    Float64Array,
+    Mixture,
+    Structure,
+    Uniform,
+    choose,
+    log_uniform,
+    random_clusters,
+    random_filaments,
+    random_rings,
+)
+from smlm_pb.simulation.rendering import render_separable, smooth_background
+from smlm_pb.simulation.scene_settings import PHOTON_SPREADS, STRUCTURES, SceneSettings
+
+__all__ = ["PHOTON_SPREADS", "STRUCTURES", "Scene", "SceneSettings", "draw_on_overlap", "draw_scene"]
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One simulated frame and what is true about it.
+
+    Everything is on the scale that the network sees: effective electrons, i.e. photo-electrons divided by the
+    camera's excess noise factor.
+
+    Parameters
+    ----------
+    electrons : array (height, width), float32
+        The noisy image.
+    x, y, photons : array (molecules,), float32
+        Molecules whose centre lies in the window [-0.5, size - 0.5) and that are bright enough.
+    background : array (height, width), float32
+        Expected background in each pixel.
+    psf_sigma_px : float
+        Mean PSF width of the scene.
+    read_noise_e : float
+        Standard deviation of the read noise.
+    structure : str
+        ``empty`` or one of :data:`STRUCTURES`.
+    """
+
+    electrons: Float32Array
+    x: Float32Array
+    y: Float32Array
+    photons: Float32Array
+    background: Float32Array
+    psf_sigma_px: float
+    read_noise_e: float
+    structure: str
+
+
+def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int | tuple[int, int]) -> Scene:
+    """Draw one random experiment and one frame of it.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness; the same state gives the same scene.
+    settings : SceneSettings
+        Range of experiments.
+    size_px : int or (int, int)
+        Side of a square frame, or (height, width).
+
+    Returns
+    -------
+    Scene
+    """
+    shape = (
+        (size_px, size_px) if isinstance(size_px, (int, np.integer)) else (int(size_px[0]), int(size_px[1]))
+    )
+    frame = Box.around_frame(shape, 0.0)
+    box = Box.around_frame(shape, settings.margin_px)
+    name, structure, x, y = _draw_molecules(rng, settings, box)
+    # Rounded first, so that the window test holds for the float32 values that are returned.
+    x32, y32 = x.astype(np.float32), y.astype(np.float32)
+    photons = _draw_photons(rng, settings, x.size)
+    sigma = rng.uniform(*settings.psf_sigma_px)
+    sigmas = sigma * (1.0 + rng.uniform(0.0, settings.psf_spread) * rng.normal(size=x.size).clip(-3, 3))
+    background = _draw_background(rng, settings, shape, structure)
+    signal = render_separable(x32, y32, photons, sigmas, shape)
+    electrons, read_noise, scale = _draw_camera(rng, settings, signal + background)
+    photons32 = (photons * scale).astype(np.float32)
+    true = frame.contains(x32, y32) & (photons32 >= settings.min_photons)
+    return Scene(
+        electrons.astype(np.float32),
+        x32[true],
+        y32[true],
+        photons32[true],
+        (background * scale).astype(np.float32),
+        float(sigma),
+        float(read_noise),
+        name,
+    )
+
+
+def _draw_molecules(
+    rng: np.random.Generator, settings: SceneSettings, box: Box
+) -> tuple[str, Structure, Float64Array, Float64Array]:
+    kind = rng.random()
+    if kind < settings.empty_fraction:
+        return "empty", Uniform(box), np.empty(0), np.empty(0)
+    if kind < settings.empty_fraction + settings.sparse_fraction:
+        density, mix = log_uniform(rng, *settings.sparse_density_per_px2), settings.sparse_structures
+    else:
+        density, mix = rng.uniform(*settings.dense_density_per_px2), settings.dense_structures
+    name = choose(rng, tuple(mix), tuple(mix.values()))
+    wanted = density * box.area_px2
+    structure, most = _draw_structure(rng, settings, box, name, wanted)
+    x, y = structure.sample(rng, int(rng.poisson(min(wanted, most))))
+    return name, structure, x, y
+
+
+def _draw_structure(
+    rng: np.random.Generator, settings: SceneSettings, box: Box, name: str, wanted: float
+) -> tuple[Structure, float]:
+    """Draw a structure fit for about ``wanted`` molecules; returns it and the most molecules it may hold."""
+    if name == "filaments":
+        side = np.sqrt(box.area_px2)
+        line_density = log_uniform(rng, 0.12, 0.7)
+        n_filaments = int(np.clip(round(wanted / (line_density * 0.75 * side)), 1, 40))
+        bundle_size = int(rng.integers(2, 6)) if rng.random() < 0.35 else 1
+        filaments = random_filaments(
+            rng,
+            box,
+            n_filaments,
+            width_px=rng.uniform(0.0, 0.4),
+            curvature_per_px=rng.uniform(0.0, 0.02),
+            bend_per_sqrt_px=rng.uniform(0.0, 0.06),
+            bundle_size=bundle_size,
+            bundle_gap_px=log_uniform(rng, 0.4, 3.0),
+            length_px=None if rng.random() < 0.7 else rng.uniform(0.3, 1.0) * side,
+        )
+        return filaments, settings.max_line_density_per_px * filaments.extent
+    if name == "rings":
+        smallest = log_uniform(rng, 0.4, 4.0)
+        largest = smallest * rng.uniform(1.0, 2.0)
+        per_ring = 2 * np.pi * smallest * log_uniform(rng, 0.1, 0.6)
+        n_rings = int(np.clip(round(wanted / max(per_ring, 1.0)), 1, 200))
+        corners = 8 if rng.random() < 0.4 else 0
+        rings = random_rings(
+            rng, box, n_rings, radius_px=(smallest, largest), corners=corners, width_px=rng.uniform(0.02, 0.2)
+        )
+        return rings, settings.max_line_density_per_px * rings.extent
+    if name == "clusters":
+        smallest = log_uniform(rng, 0.3, 3.0)
+        per_cluster = 4 * np.pi * smallest**2 * log_uniform(rng, 0.05, 0.4)
+        n_clusters = int(np.clip(round(wanted / max(per_cluster, 2.0)), 1, 200))
+        clusters = random_clusters(
+            rng, box, n_clusters, sigma_px=(smallest, smallest * rng.uniform(1.0, 2.0))
+        )
+        return clusters, max(2.0 * n_clusters, settings.max_area_density_per_px2 * clusters.extent)
+    if name == "mixture":
+        names = rng.choice(
+            ("uniform", "filaments", "rings", "clusters"), int(rng.integers(2, 4)), replace=False
+        )
+        shares = rng.dirichlet(np.full(len(names), 2.0))
+        drawn = [
+            _draw_structure(rng, settings, box, str(part), wanted * share)
+            for part, share in zip(names, shares, strict=True)
+        ]
+        held = [min(most, wanted * share) for (_, most), share in zip(drawn, shares, strict=True)]
+        return Mixture(tuple(part for part, _ in drawn), tuple(max(h, 1e-9) for h in held)), sum(held)
+    return Uniform(box), settings.max_area_density_per_px2 * box.area_px2
+
+
+def _draw_photons(rng: np.random.Generator, settings: SceneSettings, n: int) -> Float64Array:
+    """Draw the photo-electrons of ``n`` molecules in e⁻."""
+    level = log_uniform(rng, *settings.photons)
+    spread = choose(rng, tuple(settings.photon_spreads), tuple(settings.photon_spreads.values()))
+    if spread == "constant":
+        photons = level * rng.lognormal(0.0, rng.uniform(0.05, 0.15), n)
+    elif spread == "lognormal":
+        photons = level * rng.lognormal(0.0, rng.uniform(0.3, 0.6), n)
+    else:
+        photons = level * rng.exponential(1.0, n)
+    if rng.random() < settings.partial_on_fraction:
+        photons = photons * draw_on_overlap(rng, log_uniform(rng, 0.3, 8.0), n)
+    return np.minimum(photons, 3.0 * settings.photons[1])
+
+
+def draw_on_overlap(rng: np.random.Generator, mean_on_frames: float, n: int) -> Float64Array:
+    """Draw which part of one frame molecules are on, given that they are on at some moment of it.
+
+    On-times are exponential. Of the molecules seen in a frame, a share mean/(1 + mean) was on when it began
+    (and stays on for a further exponential time), the others switch on at a uniform moment within it.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    mean_on_frames : float
+        Mean on-time in frames.
+    n : int
+        Number of molecules.
+
+    Returns
+    -------
+    array (n,)
+        Overlap of on-time and frame in (0, 1].
+    """
+    was_on = rng.random(n) < mean_on_frames / (1.0 + mean_on_frames)
+    available = np.where(was_on, 1.0, 1.0 - rng.random(n))
+    return np.minimum(available, rng.exponential(mean_on_frames, n))
+
+
+def _draw_background(
+    rng: np.random.Generator, settings: SceneSettings, shape: tuple[int, int], structure: Structure
+) -> Float64Array:
+    """Draw the expected background in e⁻/px; its maximum lies in the settings' range."""
+    low, high = settings.background_e
+    kind = rng.random()
+    if kind < 0.08:
+        level = low
+    elif kind < 0.3:
+        level = rng.uniform(low, high)
+    else:
+        # Shifted by 2 e⁻ so that the logarithm is finite at 0 and faint backgrounds do not swamp the rest.
+        level = log_uniform(rng, low + 2.0, high + 2.0) - 2.0
+    if rng.random() >= settings.structured_background_fraction or level <= 0:
+        return np.full(shape, level)
+    field_ = smooth_background(rng, shape, structure)
+    contrast = rng.uniform(0.1, 0.9)
+    background = level * (1.0 - contrast + contrast * field_)
+    return background * min(1.0, high / background.max())
+
+
+def _draw_camera(
+    rng: np.random.Generator, settings: SceneSettings, expected_e: Float64Array
+) -> tuple[Float64Array, float, float]:
+    """Add noise; returns effective electrons, effective read noise, and effective electrons per electron."""
+    gain = 1.0 + rng.uniform(-settings.gain_error, settings.gain_error)
+    electrons = rng.poisson(expected_e).astype(np.float64)
+    if rng.random() < settings.em_fraction:
+        # n electrons leave the multiplication register as Gamma(n), in units of the gain (Hirsch et al.,
+        # 2013); tens of e⁻ of read noise shrink to a fraction of one when referred to its input.
+        electrons = rng.standard_gamma(electrons)
+        read_noise = log_uniform(rng, 0.05, 1.0)
+        scale = gain / 2.0
+    else:
+        read_noise = log_uniform(rng, *settings.read_noise_e)
+        scale = gain
+    electrons += rng.normal(0.0, read_noise, electrons.shape)
+    return electrons * scale, float(read_noise * scale), float(scale)
