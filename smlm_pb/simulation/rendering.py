@@ -38,6 +38,33 @@ def pixel_integrals(centre_px: npt.ArrayLike, sigma_px: npt.ArrayLike, n_pixels:
     return 0.5 * np.diff(erf((edges - centre[:, None]) * inverse[:, None]), axis=1)
 
 
+def pixel_integral_derivatives(
+    distance_px: Float64Array, sigma_px: npt.ArrayLike
+) -> tuple[Float64Array, Float64Array, Float64Array]:
+    """Integrate unit Gaussians over pixels, with derivatives.
+
+    Parameters
+    ----------
+    distance_px : array
+        Pixel centre minus centre of the Gaussian, in px.
+    sigma_px : float or array
+        Width in px, broadcast against ``distance_px``.
+
+    Returns
+    -------
+    integral, d_centre, d_sigma : array
+        E, ∂E/∂centre in 1/px, ∂E/∂σ in 1/px.
+    """
+    from scipy.special import erf
+
+    sigma = np.asarray(sigma_px, dtype=np.float64)
+    lower, upper = (distance_px - 0.5) / sigma, (distance_px + 0.5) / sigma
+    normal = 1.0 / (math.sqrt(2.0 * math.pi) * sigma)
+    density_lower, density_upper = np.exp(-0.5 * lower**2) * normal, np.exp(-0.5 * upper**2) * normal
+    integral = 0.5 * (erf(upper / math.sqrt(2.0)) - erf(lower / math.sqrt(2.0)))
+    return integral, density_lower - density_upper, lower * density_lower - upper * density_upper
+
+
 def render_separable(
     x: npt.ArrayLike,
     y: npt.ArrayLike,
