@@ -1,1 +1,1 @@
-"""Placeholder; written with its room."""
+"""The main job: movie → blocks → network → candidates → table of molecules."""

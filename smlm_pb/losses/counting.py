@@ -73,9 +73,13 @@ class _CountNLL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, counts: Tensor) -> Tensor:  # noqa: D102
-        value, gradient = _tilted_value_and_gradient(logits.detach().double(), counts.to(logits.device).double())
-        ctx.save_for_backward(gradient.to(logits.dtype))
-        return value.to(logits.dtype)
+        # Apple's GPU has no float64, without which the Fourier sum would lose rare counts.
+        exact = torch.device("cpu") if logits.device.type == "mps" else logits.device
+        value, gradient = _tilted_value_and_gradient(
+            logits.detach().to(exact).double(), counts.to(exact).double()
+        )
+        ctx.save_for_backward(gradient.to(logits))
+        return value.to(logits)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: D102

@@ -1,0 +1,46 @@
+"""Which processor does the work."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smlm_pb.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import torch
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Turn a device name into a device that is there.
+
+    Parameters
+    ----------
+    name : str
+        ``auto`` (the fastest that is there), ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Returns
+    -------
+    torch.device
+
+    Raises
+    ------
+    ConfigurationError
+        When the device is unknown or absent.
+    """
+    import torch
+
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None  # type: ignore[assignment]
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
+        raise ConfigurationError(f"Device '{name}' is unknown: use auto, cpu, cuda, cuda:N or mps.")
+    absent = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (
+        device.type == "mps" and not has_mps
+    )
+    if absent:
+        raise ConfigurationError(f"Device '{name}' is not there on this machine: use --device cpu, or auto.")
+    return device

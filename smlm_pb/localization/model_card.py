@@ -1,0 +1,77 @@
+"""The card of a model: what it is for, how it was made, how good it is, and where it stops being valid."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from smlm_pb.errors import ModelError
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "weights.safetensors"
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What a user should know of a model, and what the program needs to build it.
+
+    Parameters
+    ----------
+    name, description : str
+        Name, and one sentence on what it is for.
+    network : dict
+        Settings of the network.
+    psf_sigma_px, photons, background_e, density_per_px2 : (float, float)
+        Range of validity: what the training simulated.
+    training : dict
+        Experiment, command, seed, steps, seconds, version.
+    accuracy : dict
+        Measured results.
+    weights_sha256 : str
+        Hash of the weights file.
+    """
+
+    name: str
+    description: str
+    network: dict[str, Any]
+    psf_sigma_px: Range
+    photons: Range
+    background_e: Range
+    density_per_px2: Range
+    training: dict[str, Any] = field(default_factory=dict)
+    accuracy: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ""
+
+    def save(self, folder: Path) -> None:
+        """Write the card into a model's folder."""
+        (folder / CARD_FILE).write_text(
+            json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+    @classmethod
+    def load(cls, folder: Path) -> ModelCard:
+        """Read the card in a model's folder.
+
+        Raises
+        ------
+        ModelError
+            When there is none, or it is damaged.
+        """
+        path = folder / CARD_FILE
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            for name in ("psf_sigma_px", "photons", "background_e", "density_per_px2"):
+                low, high = content[name]
+                content[name] = (float(low), float(high))
+            return cls(**content)
+        except FileNotFoundError:
+            raise ModelError(
+                f"{folder} is not a model: it holds no {CARD_FILE}; give the folder that training made."
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"Model card {path} is damaged ({error}): reinstall or retrain the model."
+            ) from error

@@ -1,0 +1,115 @@
+"""Offset regression: ``n`` candidates per pixel with sub-pixel offsets, existence, precision and photons.
+
+After Schroeter et al., ACCV 2020 (thesis Eq. 6.1), extended by the candidates' position uncertainty and photons and
+by the background.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from smlm_pb.networks.backbones import Backbone
+from smlm_pb.networks.field import PointField
+
+#: Smallest and largest position standard deviation a candidate can state, px.
+SIGMA_RANGE_PX = (0.004, 1.0)
+_MAPS_PER_CANDIDATE = 6
+_TYPICAL_PHOTONS = 1500.0
+_TYPICAL_SIGMA_PX = 0.25
+#: PSF widths are given to the network relative to this one, px.
+_REFERENCE_PSF_PX = 1.2
+
+
+def scale_image(electrons: Tensor) -> Tensor:
+    """Photo-electrons to network input: a variance-stabilised and a linear channel, both with fixed scaling.
+
+    Parameters
+    ----------
+    electrons : Tensor (batch, 1, height, width)
+        Photo-electrons (divided by the excess-noise factor for EMCCD cameras).
+
+    Returns
+    -------
+    Tensor (batch, 2, height, width)
+        The square root, in which photon noise has the same size everywhere (Anscombe, 1948), and the light itself,
+        in which overlapping molecules add up. Nothing depends on the content of the image.
+    """
+    root = (electrons + 4.0).clamp_min(0.0).sqrt() - 2.0
+    return torch.cat((0.5 * root, 0.01 * electrons), dim=1)
+
+
+class OffsetRegressionNetwork(nn.Module):
+    """A backbone with the candidates' head.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Features per pixel.
+    n_candidates : int
+        Candidates per pixel.
+    reach_px : float
+        Largest offset of a candidate from the centre of its pixel, px; above 0.5 neighbouring pixels overlap.
+    head_size : int
+        Side of the head's convolution (odd).
+    start_logit : float
+        Existence logit before training, see :func:`smlm_pb.losses.start_logit`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, *, n_candidates: int, reach_px: float, head_size: int, start_logit: float
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.n_candidates = n_candidates
+        self.reach_px = reach_px
+        maps = _MAPS_PER_CANDIDATE * n_candidates + 1
+        self.head = nn.Conv2d(backbone.out_channels, maps, head_size, padding=head_size // 2)
+        self.radius = backbone.radius + head_size // 2
+        with torch.no_grad():
+            # Offsets start near zero and precision near its typical value; the random weights that remain make the
+            # candidates of one pixel differ, without which they would stay at a saddle for ever.
+            self.head.weight.mul_(0.5)
+            self.head.bias.zero_()
+            self.head.bias[:n_candidates] = start_logit
+            low, high = (math.log(s) for s in SIGMA_RANGE_PX)
+            share = (math.log(_TYPICAL_SIGMA_PX) - low) / (high - low)
+            self.head.bias[3 * n_candidates : 5 * n_candidates] = math.log(share / (1 - share))
+
+    def forward(self, electrons: Tensor, psf_sigma_px: Tensor) -> PointField:
+        """Candidates of every pixel.
+
+        Parameters
+        ----------
+        electrons : Tensor (batch, 1, height, width)
+            Photo-electrons (divided by the excess-noise factor for EMCCD cameras).
+        psf_sigma_px : Tensor (batch,)
+            Standard deviation of the point-spread function, px.
+
+        Returns
+        -------
+        PointField
+            Float32 maps.
+        """
+        relative = torch.log(psf_sigma_px.to(electrons.dtype) / _REFERENCE_PSF_PX) / 0.35
+        condition = torch.stack((relative, relative.square()), dim=1)
+        image = scale_image(electrons).contiguous(memory_format=torch.channels_last)
+        features = self.backbone(image, condition)
+        with torch.autocast(electrons.device.type, enabled=False):
+            raw = self.head(features.float())
+        n = self.n_candidates
+        logit, dy, dx, sigma_y, sigma_x, photons = (
+            raw[:, k * n : (k + 1) * n] for k in range(_MAPS_PER_CANDIDATE)
+        )
+        low, high = (math.log(s) for s in SIGMA_RANGE_PX)
+        return PointField(
+            logit=logit,
+            dy=self.reach_px * torch.tanh(dy),
+            dx=self.reach_px * torch.tanh(dx),
+            log_sigma_y=low + (high - low) * torch.sigmoid(sigma_y),
+            log_sigma_x=low + (high - low) * torch.sigmoid(sigma_x),
+            log_photons=math.log(_TYPICAL_PHOTONS) + photons,
+            background=torch.nn.functional.softplus(2 * raw[:, -1]).square() * 4.0,
+        )

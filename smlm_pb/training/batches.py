@@ -1,0 +1,81 @@
+"""Training batches, simulated on the fly and reproducible step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
+
+
+class Batch(NamedTuple):
+    """Scenes and their truth as tensors."""
+
+    #: Effective photo-electrons (batch, 1, height, width).
+    electrons: Tensor
+    #: Expected background (batch, height, width).
+    background: Tensor
+    #: PSF width of each scene, px (batch,).
+    psf_sigma_px: Tensor
+    #: True positions (molecules, 2) as (y, x), px.
+    position: Tensor
+    #: Photons of the true molecules (molecules,).
+    photons: Tensor
+    #: Scene to which each molecule belongs (molecules,).
+    item: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The batch on another device."""
+        return Batch(*(t.to(device, non_blocking=True) for t in self))
+
+
+def collate(scenes: Sequence[Scene]) -> Batch:
+    """Put scenes together into one batch."""
+    counts = [len(scene.x) for scene in scenes]
+    position = np.concatenate([np.stack((s.y, s.x), axis=1) for s in scenes]).astype(np.float32)
+    return Batch(
+        electrons=torch.from_numpy(np.stack([s.electrons for s in scenes])[:, None]),
+        background=torch.from_numpy(np.stack([s.background for s in scenes])),
+        psf_sigma_px=torch.tensor([s.psf_sigma_px for s in scenes], dtype=torch.float32),
+        position=torch.from_numpy(position),
+        photons=torch.from_numpy(np.concatenate([s.photons for s in scenes]).astype(np.float32)),
+        item=torch.from_numpy(np.repeat(np.arange(len(scenes)), counts)),
+    )
+
+
+class SceneBatches(Dataset[Batch]):
+    """Batch ``k`` is the same whoever draws it and whenever: its scenes are seeded by (seed, k)."""
+
+    def __init__(
+        self, settings: SceneSettings, *, seed: int, batch_size: int, crop_px: int, first: int, last: int
+    ):
+        self.settings, self.seed, self.batch_size, self.crop_px = settings, seed, batch_size, crop_px
+        self.first, self.last = first, last
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+    def __getitem__(self, index: int) -> Batch:
+        rng = np.random.default_rng([self.seed, self.first + index])
+        return collate([draw_scene(rng, self.settings, self.crop_px) for _ in range(self.batch_size)])
+
+
+def batch_stream(batches: SceneBatches, workers: int) -> Iterator[Batch]:
+    """Batches in order, simulated ahead of time by worker processes."""
+    loader = DataLoader(
+        batches,
+        batch_size=None,
+        num_workers=workers,
+        prefetch_factor=8 if workers else None,
+        worker_init_fn=_one_thread,
+    )
+    return iter(loader)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)

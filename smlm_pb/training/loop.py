@@ -1,0 +1,298 @@
+"""The training loop: simulate, predict, compare, improve; save, judge, and keep the best."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
+from smlm_pb.networks import OffsetRegressionNetwork, build_network
+from smlm_pb.training.batches import Batch, SceneBatches, batch_stream
+from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
+from smlm_pb.training.experiment import Experiment
+from smlm_pb.training.export import export_model
+from smlm_pb.training.objective import objective
+from smlm_pb.training.progress import write_history
+from smlm_pb.training.validation import ValidationResult, validate, validation_scenes
+
+OnStep = Callable[[int, int, dict[str, float]], None]
+OnValidation = Callable[[int, ValidationResult], None]
+
+_MAX_BAD_STEPS = 25
+_NORM_WINDOW = 200
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """Where the model is and how good it became."""
+
+    model_folder: Path
+    steps: int
+    validation: ValidationResult | None
+
+
+class Trainer:
+    """One run of an experiment; holds what changes from step to step."""
+
+    def __init__(self, experiment: Experiment, folder: Path, device: torch.device) -> None:
+        self.experiment, self.folder, self.device = experiment, folder, device
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(experiment.seed)
+            self.network = build_network(experiment.network)
+        self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(self.network).requires_grad_(False)
+        self.optimizer = _make_optimizer(self.network, experiment)
+        self.step = 0
+        self.best: dict[str, Tensor] | None = None
+        self.best_score = -math.inf
+        self.history: list[dict[str, Any]] = []
+        self.norms: deque[float] = deque(maxlen=_NORM_WINDOW)
+        self.bad_steps = 0
+        self.seconds = 0.0
+
+    def save(self) -> None:
+        """Write a checkpoint of the present step."""
+        save_checkpoint(
+            self.folder,
+            step=self.step,
+            network=self.network,
+            averaged=self.averaged,
+            best=self.best,
+            optimizer=self.optimizer,
+            experiment=self.experiment.model_dump(mode="json"),
+            state={
+                "history": self.history,
+                "best_score": self.best_score if self.best else None,
+                "norms": list(self.norms),
+                "seconds": self.seconds,
+            },
+        )
+
+    def restore(self) -> None:
+        """Continue where the last checkpoint stopped."""
+        self.step, self.best, state = load_checkpoint(
+            self.folder,
+            network=self.network,
+            averaged=self.averaged,
+            optimizer=self.optimizer,
+            experiment=self.experiment.model_dump(mode="json"),
+        )
+        self.history = state["history"]
+        self.best_score = -math.inf if state["best_score"] is None else state["best_score"]
+        self.norms = deque(state["norms"], maxlen=_NORM_WINDOW)
+        self.seconds = state["seconds"]
+
+    def improve(self, batch: Batch) -> dict[str, float]:
+        """One optimisation step; returns the loss terms."""
+        experiment = self.experiment
+        progress = self.step / experiment.steps
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(experiment, progress)
+        batch = batch.to(self.device)
+        reduced = experiment.precision == "bfloat16" and progress < experiment.float32_at
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
+            field = self.network(batch.electrons, _jittered(batch.psf_sigma_px, experiment, self.step))
+        terms = objective(
+            field, batch, experiment.loss, progress=progress, reach_px=experiment.network.reach_px
+        )
+        self.optimizer.zero_grad(set_to_none=True)
+        terms["total"].backward()  # type: ignore[no-untyped-call]
+        limit = 2 * experiment.gradient_clip * float(np.median(self.norms)) if self.norms else math.inf
+        norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
+        if math.isfinite(norm) and math.isfinite(float(terms["total"].detach())):
+            self.norms.append(norm)
+            self.optimizer.step()
+            self._average()
+            self.bad_steps = 0
+        else:
+            self.bad_steps += 1
+            if self.bad_steps > _MAX_BAD_STEPS:
+                raise ConfigurationError(
+                    f"Training diverged at step {self.step}: {_MAX_BAD_STEPS} steps in a row gave no finite gradient; "
+                    "lower learning_rate and start from the last checkpoint."
+                )
+        self.step += 1
+        return {name: float(value.detach()) for name, value in terms.items()}
+
+    def _average(self) -> None:
+        # A short memory at first: the average must not remember the random start.
+        decay = min(self.experiment.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            for average, value in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
+                average.lerp_(value, 1 - decay)
+
+    def judge(self, result: ValidationResult, terms: dict[str, float]) -> None:
+        """Record a validation and keep the weights if they are the best so far."""
+        self.history.append(
+            {"step": self.step, "seconds": self.seconds, "loss": terms, "validation": result.as_dict()}
+        )
+        if result.jaccard > self.best_score:
+            self.best_score = result.jaccard
+            self.best = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
+
+
+def train(
+    experiment: Experiment,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    max_seconds: float | None = None,
+    command: str = "",
+    on_step: OnStep | None = None,
+    on_validation: OnValidation | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainingResult:
+    """Run an experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+        What to train.
+    out : path
+        Folder for checkpoints, history, figure and, in ``out/<name>``, the model.
+    resume : bool
+        Continue from the checkpoint in ``out``; the result equals that of an uninterrupted run.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    max_seconds : float, optional
+        Stop after this time with a checkpoint, to be resumed.
+    command : str
+        Command line recorded on the model's card.
+    on_step, on_validation : callable, optional
+        Called after each step and validation.
+    should_stop : callable, optional
+        Asked after each step; when true the run stops, and what was reached is saved.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    ConfigurationError
+        When the folder holds another run, or training diverges.
+    Cancelled
+        When stopped before the first step was done.
+    """
+    from smlm_pb.devices import choose_device
+
+    folder = Path(out)
+    if not resume and (folder / "checkpoint.safetensors").exists():
+        raise OutputError(
+            f"{folder} already holds a run: continue it with --resume, or choose another --out."
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"Folder {folder} cannot be made ({error.strerror}): choose another --out."
+        ) from error
+    trainer = Trainer(experiment, folder, choose_device(device))
+    if resume:
+        trainer.restore()
+    _run(trainer, max_seconds, on_step, on_validation, should_stop)
+    if trainer.step == 0:
+        raise Cancelled("Training was stopped before its first step; nothing was saved.")
+    trainer.save()
+    network: OffsetRegressionNetwork = copy.deepcopy(trainer.averaged)
+    if trainer.best is not None:
+        network.load_state_dict(trainer.best)
+    validation = (
+        ValidationResult(**max(trainer.history, key=lambda h: h["validation"]["jaccard"])["validation"])
+        if trainer.history
+        else None
+    )
+    model_folder = export_model(
+        network,
+        experiment,
+        folder / experiment.name,
+        steps=trainer.step,
+        seconds=trainer.seconds,
+        validation=validation,
+        command=command,
+    )
+    return TrainingResult(model_folder, trainer.step, validation)
+
+
+def _run(
+    trainer: Trainer,
+    max_seconds: float | None,
+    on_step: OnStep | None,
+    on_validation: OnValidation | None,
+    should_stop: Callable[[], bool] | None,
+) -> None:
+    experiment = trainer.experiment
+    scene_settings = experiment.scene_settings()
+    batches = SceneBatches(
+        scene_settings,
+        seed=experiment.seed,
+        batch_size=experiment.batch_size,
+        crop_px=experiment.crop_px,
+        first=trainer.step,
+        last=experiment.steps,
+    )
+    scenes = validation_scenes(experiment.validation, scene_settings, experiment.crop_px)
+    recent: list[dict[str, float]] = []
+    began = last = time.monotonic()
+    for batch in batch_stream(batches, experiment.workers):
+        terms = trainer.improve(batch)
+        recent.append(terms)
+        now = time.monotonic()
+        trainer.seconds += now - last
+        last = now
+        if on_step is not None:
+            on_step(trainer.step, experiment.steps, terms)
+        if trainer.step % experiment.validation.every_steps == 0 or trainer.step == experiment.steps:
+            result = validate(
+                trainer.averaged,
+                scenes,
+                tolerance_px=experiment.validation.tolerance_px,
+                device=trainer.device,
+            )
+            trainer.judge(result, {k: float(np.mean([t[k] for t in recent])) for k in terms})
+            recent.clear()
+            write_history(trainer.folder, trainer.history)
+            if on_validation is not None:
+                on_validation(trainer.step, result)
+        if trainer.step % experiment.checkpoint_every_steps == 0:
+            trainer.save()
+        out_of_time = max_seconds is not None and now - began > max_seconds
+        if out_of_time or (should_stop is not None and should_stop()):
+            break
+
+
+def learning_rate(experiment: Experiment, progress: float) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth of the peak."""
+    if progress < experiment.warmup:
+        return experiment.learning_rate * (0.05 + 0.95 * progress / experiment.warmup)
+    share = (progress - experiment.warmup) / (1 - experiment.warmup)
+    return experiment.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def _make_optimizer(network: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": experiment.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=experiment.learning_rate, betas=(0.9, 0.99))
+
+
+def _jittered(sigma: Tensor, experiment: Experiment, step: int) -> Tensor:
+    """The PSF width as a user would tell it: not quite right."""
+    noise = np.random.default_rng([experiment.seed, step, 1]).normal(size=len(sigma))
+    return sigma * (
+        1 + experiment.psf_sigma_jitter * torch.as_tensor(noise, dtype=sigma.dtype, device=sigma.device)
+    )

@@ -1,0 +1,145 @@
+"""The training objective: matching, counting, and what matched candidates say about themselves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smlm_pb.losses import (
+    count_negative_log_likelihood,
+    heatmap_matching_grid,
+    stencil_radius,
+    tile_counts,
+)
+from smlm_pb.losses.heatmap_grid import stencil_index
+from smlm_pb.networks import PointField
+from smlm_pb.training.batches import Batch
+from smlm_pb.training.experiment import LossSettings
+
+_STENCIL_TOLERANCE = 1e-2
+_TYPICAL_SIGMA_PX = 0.25
+_MATCH_RADIUS = 2
+#: Weight of "none of the candidates" when a molecule is shared out among candidates.
+_UNASSIGNED = 0.05
+
+
+def objective(
+    field: PointField, batch: Batch, settings: LossSettings, *, progress: float, reach_px: float
+) -> dict[str, Tensor]:
+    """Named terms of the objective, averaged over the scenes of the batch; ``total`` is what is minimised.
+
+    Parameters
+    ----------
+    field : PointField
+        The network's output.
+    batch : Batch
+        Scenes and truth.
+    settings : LossSettings
+        Weights and schedules.
+    progress : float
+        Share of the run that is done, which drives the schedules.
+    reach_px : float
+        Largest offset of a candidate, px.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Scalars ``matching``, ``count``, ``tile_count``, ``position``, ``photons``, ``background`` and ``total``.
+    """
+    n_scenes = field.logit.shape[0]
+    bandwidth = settings.bandwidth_px.at(progress)
+    offset = torch.stack((field.dy, field.dx), dim=2)
+    log_sigma = torch.stack((field.log_sigma_y, field.log_sigma_x), dim=2)
+    matching = heatmap_matching_grid(
+        offset,
+        torch.sigmoid(field.logit),
+        batch.position,
+        batch.item,
+        bandwidth=bandwidth,
+        variance=torch.exp(2 * log_sigma) if settings.uncertainty_aware else None,
+        radius=stencil_radius(
+            bandwidth, max_sigma=_TYPICAL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE
+        ),
+    ).total.mean()
+    counts = torch.bincount(batch.item, minlength=n_scenes)
+    count = count_negative_log_likelihood(field.logit.flatten(1), counts).mean()
+    tile_logits, in_tile = tile_counts(
+        field.logit, batch.position[:, 0], batch.position[:, 1], batch.item, settings.tile_px
+    )
+    tile = count_negative_log_likelihood(tile_logits, in_tile).sum() / n_scenes
+    position, photons = matched_terms(field, offset, log_sigma, batch, bandwidth)
+    background = functional.l1_loss((field.background + 1).sqrt(), (batch.background + 1).sqrt())
+    total = (
+        matching
+        + settings.count_weight.at(progress) * (count + settings.tile_weight * tile)
+        + settings.position_weight * position
+        + settings.photon_weight * photons
+        + settings.background_weight * background
+    )
+    return {
+        "total": total,
+        "matching": matching,
+        "count": count,
+        "tile_count": tile,
+        "position": position,
+        "photons": photons,
+        "background": background,
+    }
+
+
+def matched_terms(
+    field: PointField, offset: Tensor, log_sigma: Tensor, batch: Batch, bandwidth: float
+) -> tuple[Tensor, Tensor]:
+    """Likelihood of positions and error of photons, each molecule shared out among the candidates near it.
+
+    The heatmap kernel is much wider than the precision of a bright molecule and so says little about it; the Gaussian
+    likelihood of the position, given who owns the molecule, says it sharply. Ownership is held fixed here: it is
+    learned by matching and counting.
+
+    Parameters
+    ----------
+    field : PointField
+        The network's output.
+    offset, log_sigma : Tensor (batch, n, 2, height, width)
+        Offsets and log standard deviations, (y, x).
+    batch : Batch
+        Truth.
+    bandwidth : float
+        Present kernel width, px.
+
+    Returns
+    -------
+    position : Tensor
+        Mean over scenes of the summed negative log-likelihood.
+    photons : Tensor
+        Mean over scenes of the summed absolute error of log photons.
+    """
+    n_scenes, _, height, width = field.logit.shape
+    radius = _MATCH_RADIUS
+    maps = torch.cat(
+        (
+            torch.sigmoid(field.logit.detach())[:, :, None],
+            offset,
+            log_sigma,
+            field.log_photons[:, :, None],
+        ),
+        dim=2,
+    )
+    padded = functional.pad(maps, (radius,) * 4)
+    flat = padded.permute(0, 3, 4, 2, 1).reshape(-1, maps.shape[2], maps.shape[1])
+    index = stencil_index(batch.position, batch.item, (height + 2 * radius, width + 2 * radius), radius)
+    near = flat[index]
+    steps = torch.arange(-radius, radius + 1, device=near.device, dtype=near.dtype)
+    grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).reshape(-1, 2)
+    centre = (torch.floor(batch.position + 0.5) - batch.position)[:, None, :] + grid
+    delta = near[:, :, 1:3] + centre[..., None]
+    log_s = near[:, :, 3:5]
+    with torch.no_grad():
+        spread = bandwidth**2 + torch.exp(2 * log_s)
+        kernel = torch.exp(-0.5 * (delta.square() / spread).sum(2)) * (bandwidth**2 / spread).sqrt().prod(2)
+        owned = near[:, :, 0] * kernel
+        share = owned / (owned.sum((1, 2), keepdim=True) + _UNASSIGNED)
+    likelihood = (0.5 * delta.square() * torch.exp(-2 * log_s) + log_s).sum(2)
+    photon_error = (near[:, :, 5] - batch.photons.log()[:, None, None]).abs()
+    return (share * likelihood).sum() / n_scenes, (share * photon_error).sum() / n_scenes

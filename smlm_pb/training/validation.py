@@ -1,0 +1,151 @@
+"""Judging a network on simulated scenes it never saw: how much it finds, how well, and how honest it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+
+from smlm_pb.evaluation.matching import match
+from smlm_pb.localizations import Localizations, MovieInfo
+from smlm_pb.networks import OffsetRegressionNetwork
+from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
+from smlm_pb.training.batches import collate
+from smlm_pb.training.experiment import ValidationSettings
+
+_NM_PER_PX = 100.0
+_FLOOR = 0.05
+_THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+@dataclass(frozen=True)
+class ValidationResult:
+    """Scores over all validation scenes."""
+
+    #: Threshold on the probability with the best Jaccard index.
+    threshold: float
+    #: Jaccard index at that threshold.
+    jaccard: float
+    precision: float
+    recall: float
+    #: Root mean square distance of matched molecules (2-D), px.
+    rmse_px: float
+    #: Standard deviation of error / stated precision, both axes.
+    pull: float
+    #: Jaccard index at threshold 0.5.
+    jaccard_at_half: float
+    #: False molecules per empty scene at the threshold.
+    false_per_empty_scene: float
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values."""
+        return asdict(self)
+
+
+def validation_scenes(settings: ValidationSettings, scenes: SceneSettings, crop_px: int) -> list[Scene]:
+    """The scenes of every validation of a run: the same each time."""
+    return [
+        draw_scene(np.random.default_rng([settings.seed, index]), scenes, crop_px)
+        for index in range(settings.scenes)
+    ]
+
+
+def validate(
+    network: OffsetRegressionNetwork,
+    scenes: Sequence[Scene],
+    *,
+    tolerance_px: float,
+    device: torch.device,
+    batch_size: int = 16,
+) -> ValidationResult:
+    """Score a network.
+
+    Parameters
+    ----------
+    network : OffsetRegressionNetwork
+        The network, on ``device``.
+    scenes : sequence of Scene
+        Simulated frames of equal size with truth.
+    tolerance_px : float
+        Matching distance, px.
+    device : torch.device
+        Where the network is.
+    batch_size : int
+        Scenes per forward pass.
+
+    Returns
+    -------
+    ValidationResult
+    """
+    info = MovieInfo(len(scenes), *scenes[0].electrons.shape, pixel_size_nm=_NM_PER_PX, name="validation")
+    found = _detect(network, scenes, info, device, batch_size)
+    frame = np.repeat(np.arange(len(scenes)), [len(s.x) for s in scenes])
+    truth = Localizations(
+        {
+            "frame": frame,
+            "x": np.concatenate([s.x for s in scenes]),
+            "y": np.concatenate([s.y for s in scenes]),
+            "photons": np.concatenate([s.photons for s in scenes]),
+        },
+        info,
+    )
+    empty = np.isin(found["frame"], [k for k, s in enumerate(scenes) if len(s.x) == 0])
+    n_empty = sum(len(s.x) == 0 for s in scenes)
+    best: ValidationResult | None = None
+    at_half = 0.0
+    for threshold in _THRESHOLDS:
+        keep = found["probability"] >= threshold
+        kept = found.select(keep)
+        pairs = match(kept, truth, tolerance_px * _NM_PER_PX)
+        hits = len(pairs.pred)
+        jaccard = hits / max(1, len(kept) + len(truth) - hits)
+        if threshold == 0.5:
+            at_half = jaccard
+        if best is not None and jaccard <= best.jaccard:
+            continue
+        dx = kept["x"][pairs.pred] - truth["x"][pairs.truth]
+        dy = kept["y"][pairs.pred] - truth["y"][pairs.truth]
+        pull = np.concatenate((dx / kept["sigma_x"][pairs.pred], dy / kept["sigma_y"][pairs.pred]))
+        best = ValidationResult(
+            threshold=threshold,
+            jaccard=jaccard,
+            precision=hits / max(1, len(kept)),
+            recall=hits / max(1, len(truth)),
+            rmse_px=float(np.sqrt(np.mean(dx**2 + dy**2))) if hits else float("nan"),
+            pull=float(np.std(pull)) if hits else float("nan"),
+            jaccard_at_half=0.0,
+            false_per_empty_scene=float((empty & keep).sum() / max(1, n_empty)),
+        )
+    assert best is not None
+    return ValidationResult(**{**best.as_dict(), "jaccard_at_half": at_half})
+
+
+@torch.inference_mode()
+def _detect(
+    network: OffsetRegressionNetwork,
+    scenes: Sequence[Scene],
+    info: MovieInfo,
+    device: torch.device,
+    batch_size: int,
+) -> Localizations:
+    columns: dict[str, list[np.ndarray]] = {
+        k: [] for k in ("frame", "x", "y", "sigma_x", "sigma_y", "probability")
+    }
+    for start in range(0, len(scenes), batch_size):
+        batch = collate(scenes[start : start + batch_size]).to(device)
+        field = network(batch.electrons, batch.psf_sigma_px)
+        probability = torch.sigmoid(field.logit)
+        item, _, row, column = chosen = torch.nonzero(probability > _FLOOR, as_tuple=True)
+        values = {
+            "frame": item + start,
+            "x": column + field.dx[chosen],
+            "y": row + field.dy[chosen],
+            "sigma_x": field.log_sigma_x[chosen].exp(),
+            "sigma_y": field.log_sigma_y[chosen].exp(),
+            "probability": probability[chosen],
+        }
+        for name, value in values.items():
+            columns[name].append(value.cpu().numpy())
+    return Localizations({name: np.concatenate(parts) for name, parts in columns.items()}, info)
