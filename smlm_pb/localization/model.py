@@ -66,13 +66,9 @@ def find_model(name_or_folder: str | Path) -> Path:
     if (folder / CARD_FILE).exists():
         return folder
     if folder.is_dir():
-        raise ModelError(
-            f"{folder} is not a model: it holds no {CARD_FILE}; give the folder that training made."
-        )
+        raise ModelError(f"{folder} is not a model: it holds no {CARD_FILE}; give the folder that training made.")
     known = ", ".join(card.name for card in list_models()) or "none"
-    raise ModelError(
-        f"Unknown model '{name_or_folder}': shipped models are {known}; or give a model's folder."
-    )
+    raise ModelError(f"Unknown model '{name_or_folder}': shipped models are {known}; or give a model's folder.")
 
 
 def load_model(name_or_folder: str | Path = DEFAULT_MODEL, device: str = "auto") -> Model:
@@ -113,9 +109,7 @@ def load_model(name_or_folder: str | Path = DEFAULT_MODEL, device: str = "auto")
     except (OSError, SafetensorError) as error:
         raise ModelError(f"Weights {weights} are damaged: reinstall or retrain the model.") from error
     if card.weights_sha256 and hashlib.sha256(content).hexdigest() != card.weights_sha256:
-        raise ModelError(
-            f"Weights {weights} are not those of the model's card: reinstall or retrain the model."
-        )
+        raise ModelError(f"Weights {weights} are not those of the model's card: reinstall or retrain the model.")
     try:
         network = build_network(NetworkSettings(**card.network))
         network.load_state_dict(tensors)

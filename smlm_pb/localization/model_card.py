@@ -47,9 +47,7 @@ class ModelCard:
 
     def save(self, folder: Path) -> None:
         """Write the card into a model's folder."""
-        (folder / CARD_FILE).write_text(
-            json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+        (folder / CARD_FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path) -> ModelCard:
@@ -72,6 +70,4 @@ class ModelCard:
                 f"{folder} is not a model: it holds no {CARD_FILE}; give the folder that training made."
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"Model card {path} is damaged ({error}): reinstall or retrain the model."
-            ) from error
+            raise ModelError(f"Model card {path} is damaged ({error}): reinstall or retrain the model.") from error

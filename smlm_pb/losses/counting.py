@@ -1,4 +1,4 @@
-"""Exact Poisson-binomial counting: how likely is the true number of molecules?
+"""Exact Poisson-binomial counting: the likelihood of the true number of molecules.
 
 Every candidate ``i`` exists with probability ``p_i = sigmoid(z_i)``, independently. The number that exist follows
 the Poisson-binomial distribution (Schroeter, 2021, Eq. 2.3-2.10); the loss is ``-log Pr(C = c)`` for the true count.
@@ -72,17 +72,15 @@ class _CountNLL(torch.autograd.Function):
     """Value and gradient in one pass; the gradient is kept (one number per candidate)."""
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, counts: Tensor) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, logits: Tensor, counts: Tensor) -> Tensor:
         # Apple's GPU has no float64, without which the Fourier sum would lose rare counts.
         exact = torch.device("cpu") if logits.device.type == "mps" else logits.device
-        value, gradient = _tilted_value_and_gradient(
-            logits.detach().to(exact).double(), counts.to(exact).double()
-        )
+        value, gradient = _tilted_value_and_gradient(logits.detach().to(exact).double(), counts.to(exact).double())
         ctx.save_for_backward(gradient.to(logits))
         return value.to(logits)
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:  # noqa: D102
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_outputs[0][:, None], None
 
@@ -243,7 +241,8 @@ def start_logit(mean_count: float, n_candidates: int) -> float:
     """
     if not 0 < mean_count < n_candidates:
         raise ImpossibleCountError(
-            f"A mean count of {mean_count:g} cannot come from {n_candidates} candidates: it must lie between 0 and their number."
+            f"A mean count of {mean_count:g} cannot come from {n_candidates} candidates: "
+            "it must lie between 0 and their number."
         )
     return math.log(mean_count / (n_candidates - mean_count))
 
@@ -271,9 +270,7 @@ def tile_counts(logits: Tensor, y: Tensor, x: Tensor, item: Tensor, tile_px: int
     """
     batch, n, height, width = logits.shape
     rows, columns = -(-height // tile_px), -(-width // tile_px)
-    padded = functional.pad(
-        logits, (0, columns * tile_px - width, 0, rows * tile_px - height), value=-math.inf
-    )
+    padded = functional.pad(logits, (0, columns * tile_px - width, 0, rows * tile_px - height), value=-math.inf)
     tiles = padded.reshape(batch, n, rows, tile_px, columns, tile_px).permute(0, 2, 4, 1, 3, 5)
     row = (torch.floor(y + 0.5).long().clamp(0, height - 1)) // tile_px
     column = (torch.floor(x + 0.5).long().clamp(0, width - 1)) // tile_px

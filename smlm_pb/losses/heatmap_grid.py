@@ -21,9 +21,7 @@ from torch.nn import functional
 from smlm_pb.losses.heatmap_points import HeatmapTerms, as_bandwidth
 
 
-def stencil_radius(
-    bandwidth: float, *, max_sigma: float = 0.0, reach: float = 0.5, tolerance: float = 1e-7
-) -> int:
+def stencil_radius(bandwidth: float, *, max_sigma: float = 0.0, reach: float = 0.5, tolerance: float = 1e-7) -> int:
     """Pixels around a pixel beyond which every pair term is below ``tolerance``.
 
     Parameters
@@ -90,17 +88,11 @@ def heatmap_matching_grid(
         variance = torch.zeros_like(offset)
     pp = _GridPairSum.apply(offset, probability, variance, squared, radius)
     pt = _GridTruthSum.apply(offset, probability, variance, truth, truth_item, squared, radius)
-    tt = (
-        truth_pair_sum(truth, truth_item, batch, squared)
-        if with_truth_term
-        else torch.zeros_like(pt.detach())
-    )
+    tt = truth_pair_sum(truth, truth_item, batch, squared) if with_truth_term else torch.zeros_like(pt.detach())
     return HeatmapTerms(pp, pt, tt)
 
 
-def truth_pair_sum(
-    truth: Tensor, item: Tensor, batch: int, squared: Tensor, tolerance: float = 1e-9
-) -> Tensor:
+def truth_pair_sum(truth: Tensor, item: Tensor, batch: int, squared: Tensor, tolerance: float = 1e-9) -> Tensor:
     """``sum_jj' k(x_j, x_j')`` per batch item, over neighbours only.
 
     Parameters
@@ -152,9 +144,7 @@ class _GridPairSum(torch.autograd.Function):
     """Prediction-prediction term; the gradient is gathered in the same sweep over the stencil."""
 
     @staticmethod
-    def forward(
-        ctx: Any, offset: Tensor, p: Tensor, variance: Tensor, squared: Tensor, radius: int
-    ) -> Tensor:  # noqa: D102
+    def forward(ctx: Any, offset: Tensor, p: Tensor, variance: Tensor, squared: Tensor, radius: int) -> Tensor:
         grid = offset.shape[3:]
         dimensions = len(grid)
         # Axes first, so that each elementwise operation runs over contiguous memory.
@@ -200,7 +190,7 @@ class _GridPairSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         grad_o, grad_p, grad_v = ctx.saved_tensors
         scale = grad_outputs[0]
         return (
@@ -216,7 +206,7 @@ class _GridTruthSum(torch.autograd.Function):
     """Prediction-truth term: the candidates of a stencil around each molecule."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any,
         offset: Tensor,
         p: Tensor,
@@ -233,15 +223,8 @@ class _GridTruthSum(torch.autograd.Function):
             pad = [radius, radius] * dimensions
             padded_grid = [g + 2 * radius for g in grid]
             index = stencil_index(truth, item, padded_grid, radius)
-            flat_o = (
-                functional.pad(offset.detach(), pad).movedim(1, -1).movedim(1, -2).reshape(-1, dimensions, n)
-            )
-            flat_v = (
-                functional.pad(variance.detach(), pad)
-                .movedim(1, -1)
-                .movedim(1, -2)
-                .reshape(-1, dimensions, n)
-            )
+            flat_o = functional.pad(offset.detach(), pad).movedim(1, -1).movedim(1, -2).reshape(-1, dimensions, n)
+            flat_v = functional.pad(variance.detach(), pad).movedim(1, -1).movedim(1, -2).reshape(-1, dimensions, n)
             flat_p = functional.pad(p.detach(), pad).movedim(1, -1).reshape(-1, n)
             pixel = torch.floor(truth + 0.5)
             steps = torch.tensor(
@@ -268,7 +251,7 @@ class _GridTruthSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         return (*(g * _per_item(scale, g) for g in ctx.saved_tensors), None, None, None, None)
 

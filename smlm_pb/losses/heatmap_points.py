@@ -95,9 +95,7 @@ class _PairSum(torch.autograd.Function):
     """``sum_ij a_i b_j k(x_i, y_j)`` per item, in chunks; gradients are made in the same pass and kept."""
 
     @staticmethod
-    def forward(  # noqa: D102
-        ctx: Any, x: Tensor, a: Tensor, v: Tensor, y: Tensor, b: Tensor, u: Tensor, squared: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, a: Tensor, v: Tensor, y: Tensor, b: Tensor, u: Tensor, squared: Tensor) -> Tensor:
         total = a.new_zeros(a.shape[0])
         grads = [torch.zeros_like(t) for t in (x, a, v, y, b, u)]
         rows = max(1, _CHUNK_PAIRS // max(1, y.shape[1] * x.shape[0]))
@@ -121,7 +119,7 @@ class _PairSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         scale = grad_outputs[0]
         grads = [g * scale.reshape(-1, *([1] * (g.ndim - 1))) for g in ctx.saved_tensors]
         return (*grads, None)

@@ -93,8 +93,7 @@ class PaperBackbone(nn.Module):
         sizes = (7, 5, 5)
         widths = (in_channels, 32, 32, 32)
         self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, size, padding=size // 2)
-            for a, b, size in zip(widths, widths[1:], sizes, strict=False)
+            nn.Conv2d(a, b, size, padding=size // 2) for a, b, size in zip(widths, widths[1:], sizes, strict=False)
         )
         self.out_channels = 32
         self.radius = sum(size // 2 for size in sizes)

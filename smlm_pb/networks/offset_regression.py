@@ -100,9 +100,7 @@ class OffsetRegressionNetwork(nn.Module):
         with torch.autocast(electrons.device.type, enabled=False):
             raw = self.head(features.float())
         n = self.n_candidates
-        logit, dy, dx, sigma_y, sigma_x, photons = (
-            raw[:, k * n : (k + 1) * n] for k in range(_MAPS_PER_CANDIDATE)
-        )
+        logit, dy, dx, sigma_y, sigma_x, photons = (raw[:, k * n : (k + 1) * n] for k in range(_MAPS_PER_CANDIDATE))
         low, high = (math.log(s) for s in SIGMA_RANGE_PX)
         return PointField(
             logit=logit,

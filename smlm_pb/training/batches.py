@@ -51,9 +51,7 @@ def collate(scenes: Sequence[Scene]) -> Batch:
 class SceneBatches(Dataset[Batch]):
     """Batch ``k`` is the same whoever draws it and whenever: its scenes are seeded by (seed, k)."""
 
-    def __init__(
-        self, settings: SceneSettings, *, seed: int, batch_size: int, crop_px: int, first: int, last: int
-    ):
+    def __init__(self, settings: SceneSettings, *, seed: int, batch_size: int, crop_px: int, first: int, last: int):
         self.settings, self.seed, self.batch_size, self.crop_px = settings, seed, batch_size, crop_px
         self.first, self.last = first, last
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +47,7 @@ def save_checkpoint(
         folder.mkdir(parents=True, exist_ok=True)
         # One file, so that weights and step can never disagree after a crash.
         save_file(tensors, temporary, metadata={"training": json.dumps(metadata)})
-        os.replace(temporary, folder / _TENSORS)
+        temporary.replace(folder / _TENSORS)
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OutputError(
@@ -91,9 +90,7 @@ def load_checkpoint(
             metadata = json.loads((handle.metadata() or {}).get("training", "null"))
         tensors = load_file(path)
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ConfigurationError(
-            f"Checkpoint {path} is damaged: delete it and start the run again."
-        ) from error
+        raise ConfigurationError(f"Checkpoint {path} is damaged: delete it and start the run again.") from error
     if not metadata or metadata.get("format") != _FORMAT:
         raise ConfigurationError(f"{path} is not a training checkpoint of this version: start the run again.")
     _refuse_other_experiment(path, metadata["experiment"], experiment)

@@ -33,9 +33,7 @@ class Schedule(_Section):
 class LossSettings(_Section):
     """Weights and schedules of the objective."""
 
-    uncertainty_aware: bool = Field(
-        True, description="kernels averaged over each candidate's stated precision"
-    )
+    uncertainty_aware: bool = Field(True, description="kernels averaged over each candidate's stated precision")
     bandwidth_px: Schedule = Field(
         default_factory=lambda: Schedule(start=0.9, end=0.3, reached_at=0.6),
         description="kernel width lambda, px",
@@ -44,13 +42,9 @@ class LossSettings(_Section):
         default_factory=lambda: Schedule(start=0.1, end=1.0, reached_at=0.3),
         description="weight of the counting loss",
     )
-    tile_px: int = Field(
-        8, ge=2, le=64, description="side of the tiles in which molecules are also counted, px"
-    )
+    tile_px: int = Field(8, ge=2, le=64, description="side of the tiles in which molecules are also counted, px")
     tile_weight: float = Field(0.3, ge=0, description="weight of the tiles' counts relative to the frame's")
-    position_weight: float = Field(
-        0.1, ge=0, description="weight of the Gaussian likelihood of matched positions"
-    )
+    position_weight: float = Field(0.1, ge=0, description="weight of the Gaussian likelihood of matched positions")
     photon_weight: float = Field(0.05, ge=0, description="weight of the photon error of matched candidates")
     background_weight: float = Field(0.5, ge=0, description="weight of the background error")
 
@@ -71,9 +65,7 @@ class Experiment(_Section):
     description: str = Field("", description="what the model is for, shown to users")
     seed: int = Field(0, description="seed of initial weights and of every scene")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
-    scenes: dict[str, Any] = Field(
-        default_factory=dict, description="range of experiments; keys of SceneSettings"
-    )
+    scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments; keys of SceneSettings")
     loss: LossSettings = Field(default_factory=lambda: LossSettings())
     validation: ValidationSettings = Field(default_factory=lambda: ValidationSettings())
     steps: int = Field(20_000, ge=1, description="optimisation steps")
@@ -82,9 +74,7 @@ class Experiment(_Section):
     learning_rate: float = Field(1e-3, gt=0, le=0.1, description="peak learning rate of AdamW")
     warmup: float = Field(0.03, ge=0, lt=1, description="share of steps in which the learning rate rises")
     weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")
-    gradient_clip: float = Field(
-        1.0, gt=0, description="largest gradient, in units of its running median norm × 2"
-    )
+    gradient_clip: float = Field(1.0, gt=0, description="largest gradient, in units of its running median norm × 2")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="decay of the averaged weights that are kept")
     psf_sigma_jitter: float = Field(
         0.03, ge=0, le=0.3, description="relative error of the PSF width told to the network"
@@ -135,13 +125,9 @@ class Experiment(_Section):
         except yaml.YAMLError as error:
             where = getattr(error, "problem_mark", None)
             line = f" line {where.line + 1}" if where is not None else ""
-            raise ConfigurationError(
-                f"Experiment file {path}{line} is not valid YAML: correct the syntax."
-            ) from error
+            raise ConfigurationError(f"Experiment file {path}{line} is not valid YAML: correct the syntax.") from error
         if not isinstance(content, dict):
-            raise ConfigurationError(
-                f"Experiment file {path} must hold keys and values, e.g. 'name: my-model'."
-            )
+            raise ConfigurationError(f"Experiment file {path} must hold keys and values, e.g. 'name: my-model'.")
         return cls.from_dict(content, source=str(path))
 
     @classmethod

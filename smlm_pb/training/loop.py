@@ -102,9 +102,7 @@ class Trainer:
         reduced = experiment.precision == "bfloat16" and progress < experiment.float32_at
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
             field = self.network(batch.electrons, _jittered(batch.psf_sigma_px, experiment, self.step))
-        terms = objective(
-            field, batch, experiment.loss, progress=progress, reach_px=experiment.network.reach_px
-        )
+        terms = objective(field, batch, experiment.loss, progress=progress, reach_px=experiment.network.reach_px)
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()  # type: ignore[no-untyped-call]
         limit = 2 * experiment.gradient_clip * float(np.median(self.norms)) if self.norms else math.inf
@@ -133,9 +131,7 @@ class Trainer:
 
     def judge(self, result: ValidationResult, terms: dict[str, float]) -> None:
         """Record a validation and keep the weights if they are the best so far."""
-        self.history.append(
-            {"step": self.step, "seconds": self.seconds, "loss": terms, "validation": result.as_dict()}
-        )
+        self.history.append({"step": self.step, "seconds": self.seconds, "loss": terms, "validation": result.as_dict()})
         if result.jaccard > self.best_score:
             self.best_score = result.jaccard
             self.best = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
@@ -189,15 +185,11 @@ def train(
 
     folder = Path(out)
     if not resume and (folder / "checkpoint.safetensors").exists():
-        raise OutputError(
-            f"{folder} already holds a run: continue it with --resume, or choose another --out."
-        )
+        raise OutputError(f"{folder} already holds a run: continue it with --resume, or choose another --out.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"Folder {folder} cannot be made ({error.strerror}): choose another --out."
-        ) from error
+        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another --out.") from error
     trainer = Trainer(experiment, folder, choose_device(device))
     if resume:
         trainer.restore()
@@ -293,6 +285,4 @@ def _make_optimizer(network: nn.Module, experiment: Experiment) -> torch.optim.O
 def _jittered(sigma: Tensor, experiment: Experiment, step: int) -> Tensor:
     """The PSF width as a user would tell it: not quite right."""
     noise = np.random.default_rng([experiment.seed, step, 1]).normal(size=len(sigma))
-    return sigma * (
-        1 + experiment.psf_sigma_jitter * torch.as_tensor(noise, dtype=sigma.dtype, device=sigma.device)
-    )
+    return sigma * (1 + experiment.psf_sigma_jitter * torch.as_tensor(noise, dtype=sigma.dtype, device=sigma.device))

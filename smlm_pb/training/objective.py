@@ -58,9 +58,7 @@ def objective(
         batch.item,
         bandwidth=bandwidth,
         variance=torch.exp(2 * log_sigma) if settings.uncertainty_aware else None,
-        radius=stencil_radius(
-            bandwidth, max_sigma=_TYPICAL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE
-        ),
+        radius=stencil_radius(bandwidth, max_sigma=_TYPICAL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
     ).total.mean()
     counts = torch.bincount(batch.item, minlength=n_scenes)
     count = count_negative_log_likelihood(field.logit.flatten(1), counts).mean()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     """
     part = folder / "history.json.part"
     part.write_text(json.dumps(history, indent=1), encoding="utf-8")
-    os.replace(part, folder / "history.json")
+    part.replace(folder / "history.json")
     if history:
         _draw(folder / "progress.png", history)
 
@@ -39,15 +38,11 @@ def _draw(path: Path, history: list[dict[str, Any]]) -> None:
         score_axes.plot(steps, [entry["validation"][name] for entry in history], label=name)
     score_axes.set(xlabel="step", ylim=(0, 1), title="Validation on unseen scenes")
     score_axes.legend(frameon=False)
-    position_axes.plot(
-        steps, [entry["validation"]["rmse_px"] for entry in history], label="position error (px)"
-    )
-    position_axes.plot(
-        steps, [entry["validation"]["pull"] for entry in history], label="error / stated precision"
-    )
+    position_axes.plot(steps, [entry["validation"]["rmse_px"] for entry in history], label="position error (px)")
+    position_axes.plot(steps, [entry["validation"]["pull"] for entry in history], label="error / stated precision")
     position_axes.axhline(1.0, color="0.7", linewidth=0.8)
     position_axes.set(xlabel="step", ylim=(0, 2), title="Precision")
     position_axes.legend(frameon=False)
     part = path.with_suffix(".part.png")
     figure.savefig(part, dpi=100)
-    os.replace(part, path)
+    part.replace(path)

@@ -47,8 +47,7 @@ class ValidationResult:
 def validation_scenes(settings: ValidationSettings, scenes: SceneSettings, crop_px: int) -> list[Scene]:
     """The scenes of every validation of a run: the same each time."""
     return [
-        draw_scene(np.random.default_rng([settings.seed, index]), scenes, crop_px)
-        for index in range(settings.scenes)
+        draw_scene(np.random.default_rng([settings.seed, index]), scenes, crop_px) for index in range(settings.scenes)
     ]
 
 
@@ -79,7 +78,8 @@ def validate(
     -------
     ValidationResult
     """
-    info = MovieInfo(len(scenes), *scenes[0].electrons.shape, pixel_size_nm=_NM_PER_PX, name="validation")
+    height, width = scenes[0].electrons.shape
+    info = MovieInfo(len(scenes), height, width, pixel_size_nm=_NM_PER_PX, name="validation")
     found = _detect(network, scenes, info, device, batch_size)
     frame = np.repeat(np.arange(len(scenes)), [len(s.x) for s in scenes])
     truth = Localizations(
@@ -130,9 +130,7 @@ def _detect(
     device: torch.device,
     batch_size: int,
 ) -> Localizations:
-    columns: dict[str, list[np.ndarray]] = {
-        k: [] for k in ("frame", "x", "y", "sigma_x", "sigma_y", "probability")
-    }
+    columns: dict[str, list[np.ndarray]] = {k: [] for k in ("frame", "x", "y", "sigma_x", "sigma_y", "probability")}
     for start in range(0, len(scenes), batch_size):
         batch = collate(scenes[start : start + batch_size]).to(device)
         field = network(batch.electrons, batch.psf_sigma_px)
