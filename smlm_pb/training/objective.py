@@ -19,6 +19,7 @@ from smlm_pb.training.experiment import LossSettings
 
 _STENCIL_TOLERANCE = 1e-2
 _TYPICAL_SIGMA_PX = 0.25
+_PAIR_FLOOR = 1e-2
 _MATCH_RADIUS = 2
 #: Weight of "none of the candidates" when a molecule is shared out among candidates.
 _UNASSIGNED = 0.05
@@ -59,6 +60,7 @@ def objective(
         bandwidth=bandwidth,
         variance=torch.exp(2 * log_sigma) if settings.uncertainty_aware else None,
         radius=stencil_radius(bandwidth, max_sigma=_TYPICAL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
+        pair_floor=_PAIR_FLOOR,
     ).total.mean()
     counts = torch.bincount(batch.item, minlength=n_scenes)
     count = count_negative_log_likelihood(field.logit.flatten(1), counts).mean()
