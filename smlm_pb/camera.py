@@ -60,7 +60,7 @@ class Camera:
         for name, is_valid, rule, remedy in rules:
             value = getattr(self, name)
             if not np.all(is_valid(np.asarray(value, dtype=float))):
-                shown = value if np.isscalar(value) else "map"
+                shown = str(value) if np.isscalar(value) else "map"
                 raise CameraError(f"Camera value {name} = {shown} must {rule}: {remedy}.")
 
     @property
@@ -121,6 +121,8 @@ class Camera:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for provenance; maps are summarised by their median."""
         return {
-            name: value if isinstance(value, (int, float)) else (list(value) if isinstance(value, tuple) else float(np.median(value)))
+            name: value
+            if isinstance(value, (int, float))
+            else (list(value) if isinstance(value, tuple) else float(np.median(value)))
             for name, value in asdict(self).items()
         }

@@ -263,9 +263,7 @@ def random_filaments(
     Filaments
     """
     n_courses = max(1, -(-n_filaments // bundle_size))
-    half = max(
-        2, int(np.ceil((length_px / 2 if length_px else np.hypot(box.width, box.height) * 0.8) / step_px))
-    )
+    half = max(2, int(np.ceil((length_px / 2 if length_px else np.hypot(box.width, box.height) * 0.8) / step_px)))
     x, y, heading = _courses(rng, box, n_courses, half, step_px, curvature_per_px, bend_per_sqrt_px)
     if bundle_size > 1:
         x, y = (np.repeat(v, bundle_size, axis=0)[:n_filaments] for v in (x, y))

@@ -102,9 +102,7 @@ class SceneSettings:
             if not 0.0 <= value <= 1.0:
                 raise ConfigurationError(f"Scene setting {name} = {value} must lie in [0, 1].")
         if self.empty_fraction + self.sparse_fraction > 1.0:
-            raise ConfigurationError(
-                "Scene settings empty_fraction + sparse_fraction must not exceed 1: lower one."
-            )
+            raise ConfigurationError("Scene settings empty_fraction + sparse_fraction must not exceed 1: lower one.")
         for name in ("max_line_density_per_px", "max_area_density_per_px2", "min_photons", "margin_px"):
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigurationError(f"Scene setting {name} = {getattr(self, name)} must be ≥ 0.")
@@ -140,13 +138,9 @@ def _checked_range(name: str, value: Any, lowest: float) -> tuple[float, float]:
     try:
         low, high = (float(v) for v in value)
     except (TypeError, ValueError):
-        raise ConfigurationError(
-            f"Scene setting {name} = {value!r} must be two numbers [low, high]."
-        ) from None
+        raise ConfigurationError(f"Scene setting {name} = {value!r} must be two numbers [low, high].") from None
     if not (lowest <= low <= high < np.inf):
-        raise ConfigurationError(
-            f"Scene setting {name} = [{low:g}, {high:g}] must satisfy {lowest:g} ≤ low ≤ high."
-        )
+        raise ConfigurationError(f"Scene setting {name} = [{low:g}, {high:g}] must satisfy {lowest:g} ≤ low ≤ high.")
     return low, high
 
 

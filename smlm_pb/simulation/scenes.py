@@ -81,9 +81,7 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
     -------
     Scene
     """
-    shape = (
-        (size_px, size_px) if isinstance(size_px, (int, np.integer)) else (int(size_px[0]), int(size_px[1]))
-    )
+    shape = (size_px, size_px) if isinstance(size_px, (int, np.integer)) else (int(size_px[0]), int(size_px[1]))
     frame = Box.around_frame(shape, 0.0)
     box = Box.around_frame(shape, settings.margin_px)
     name, structure, x, y = _draw_molecules(rng, settings, box)
@@ -161,14 +159,10 @@ def _draw_structure(
         smallest = log_uniform(rng, 0.3, 3.0)
         per_cluster = 4 * np.pi * smallest**2 * log_uniform(rng, 0.05, 0.4)
         n_clusters = int(np.clip(round(wanted / max(per_cluster, 2.0)), 1, 200))
-        clusters = random_clusters(
-            rng, box, n_clusters, sigma_px=(smallest, smallest * rng.uniform(1.0, 2.0))
-        )
+        clusters = random_clusters(rng, box, n_clusters, sigma_px=(smallest, smallest * rng.uniform(1.0, 2.0)))
         return clusters, max(2.0 * n_clusters, settings.max_area_density_per_px2 * clusters.extent)
     if name == "mixture":
-        names = rng.choice(
-            ("uniform", "filaments", "rings", "clusters"), int(rng.integers(2, 4)), replace=False
-        )
+        names = rng.choice(("uniform", "filaments", "rings", "clusters"), int(rng.integers(2, 4)), replace=False)
         shares = rng.dirichlet(np.full(len(names), 2.0))
         drawn = [
             _draw_structure(rng, settings, box, str(part), wanted * share)
