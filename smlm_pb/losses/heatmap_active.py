@@ -21,6 +21,7 @@ class ActivePairSum(torch.autograd.Function):
     def forward(
         ctx: Any, offset: Tensor, p: Tensor, variance: Tensor, squared: Tensor, radius: int, floor: float
     ) -> Tensor:
+        """Value; the gradient is gathered in the same sweep and kept."""
         batch, n, dimensions, height, width = offset.shape
         padded_height, padded_width = height + 2 * radius, width + 2 * radius
         pad = (radius,) * 4
@@ -46,6 +47,7 @@ class ActivePairSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        """Scale the kept gradient."""
         scale = grad_outputs[0]
         return (*(g * scale.reshape(-1, *([1] * (g.ndim - 1))) for g in ctx.saved_tensors), None, None, None)
 
