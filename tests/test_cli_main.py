@@ -261,9 +261,7 @@ def reports(capsys, mode, steps, *, quiet=False, fail=False):
 def test_json_progress_is_one_object_per_line(capsys, monkeypatch):
     clock = iter(range(100))
     monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
-    lines = [
-        json.loads(line) for line in reports(capsys, "json", [(50, 200), (100, 200), (200, 200)]).splitlines()
-    ]
+    lines = [json.loads(line) for line in reports(capsys, "json", [(50, 200), (100, 200), (200, 200)]).splitlines()]
     assert [line["event"] for line in lines] == ["progress"] * 3 + ["finished"]
     assert lines[0] == {
         "event": "progress",

@@ -17,12 +17,8 @@ CAMERA_OPTIONS = ("pixel_size_nm", "offset_adu", "e_per_adu", "em_gain")
 
 def add_camera_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--pixel-size-nm --offset-adu --e-per-adu --em-gain``; the movie fills in what is not given."""
-    group = parser.add_argument_group(
-        "camera", "What is not given is read or estimated from the movie, and reported."
-    )
-    group.add_argument(
-        "--pixel-size-nm", type=positive_float, metavar="NM", help="pixel size in the sample, in nm"
-    )
+    group = parser.add_argument_group("camera", "What is not given is read or estimated from the movie, and reported.")
+    group.add_argument("--pixel-size-nm", type=positive_float, metavar="NM", help="pixel size in the sample, in nm")
     group.add_argument(
         "--offset-adu",
         type=finite_float,
@@ -36,9 +32,7 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
         help="photo-electrons per ADU before EM gain (Picasso: Sensitivity; ThunderSTORM: Photoelectrons per"
         " A/D count)",
     )
-    group.add_argument(
-        "--em-gain", type=positive_float, metavar="GAIN", help="electron-multiplication gain; 1 without"
-    )
+    group.add_argument("--em-gain", type=positive_float, metavar="GAIN", help="electron-multiplication gain; 1 without")
 
 
 def camera_arguments(args: argparse.Namespace) -> dict[str, float]:
@@ -68,8 +62,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--psf-sigma-px",
         type=positive_float,
         metavar="PX",
-        help="standard deviation of the point-spread function in pixels; estimated from the movie when not"
-        " given",
+        help="standard deviation of the point-spread function in pixels; estimated from the movie when not given",
     )
 
 

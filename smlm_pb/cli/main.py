@@ -87,9 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(arguments)
         except SystemExit as leave:
-            return (
-                leave.code if isinstance(leave.code, int) else (EXIT_OK if leave.code is None else EXIT_USAGE)
-            )
+            return leave.code if isinstance(leave.code, int) else (EXIT_OK if leave.code is None else EXIT_USAGE)
         except BrokenPipeError:
             # The reader (`| head`) has seen enough; keep the interpreter from complaining at exit.
             with contextlib.suppress(OSError, ValueError):
