@@ -1,0 +1,74 @@
+"""Writing so that a reader never meets half a file: a temporary name beside the target, then one rename."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from smlm_pb.errors import OutputError
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse a target that exists, is a folder, or lies in a folder that does not exist.
+
+    Raises
+    ------
+    OutputError
+        With what to do about it.
+    """
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give a file name inside it.")
+    if not path.parent.is_dir():
+        raise OutputError(f"The folder {path.parent} does not exist; create it first.")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite).")
+
+
+def partial_path(path: Path) -> Path:
+    """Name under which a file is written until it is complete."""
+    return path.with_name(f".{path.name}.partial")
+
+
+@contextmanager
+def clear_errors(path: Path) -> Iterator[None]:
+    """Turn what the operating system says while writing into one clear line.
+
+    Raises
+    ------
+    OutputError
+        Naming the file and the reason, for example a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error).splitlines()[0]
+        raise OutputError(f"{path} cannot be written: {reason}.") from error
+
+
+@contextmanager
+def written_whole(path: Path, overwrite: bool) -> Iterator[Path]:
+    """Give a temporary path that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    Parameters
+    ----------
+    path : Path
+        The target.
+    overwrite : bool
+        Whether an existing target may be replaced.
+
+    Raises
+    ------
+    OutputError
+        When the target is refused or cannot be written.
+    """
+    check_target(path, overwrite)
+    temporary = partial_path(path)
+    try:
+        with clear_errors(path):
+            yield temporary
+            temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
