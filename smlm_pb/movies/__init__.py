@@ -1,1 +1,28 @@
-"""Placeholder; written with its room."""
+"""Anything that is a movie, read by blocks of frames."""
+
+from smlm_pb.movies.checks import check_block, check_movie
+from smlm_pb.movies.movie import (
+    MIN_SIDE_PX,
+    Movie,
+    MovieBase,
+    even_frames,
+    frames_per_block,
+    iterate_blocks,
+    sample_frames,
+)
+from smlm_pb.movies.opening import open_movie
+from smlm_pb.movies.series import natural_key
+
+__all__ = [
+    "MIN_SIDE_PX",
+    "Movie",
+    "MovieBase",
+    "check_block",
+    "check_movie",
+    "even_frames",
+    "frames_per_block",
+    "iterate_blocks",
+    "natural_key",
+    "open_movie",
+    "sample_frames",
+]

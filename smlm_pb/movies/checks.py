@@ -1,0 +1,172 @@
+"""Whether a movie is fit for localization with a given camera."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.errors import CameraError, MovieError
+from smlm_pb.movies.movie import Movie, sample_frames
+
+if TYPE_CHECKING:
+    from smlm_pb.camera import Camera
+
+_SAMPLE_FRAMES = 32
+#: Below this fraction of the pixels nothing is said, above it a warning is given.
+_SATURATED_WARNING, _SATURATED_ERROR = 1e-4, 0.5
+_BELOW_OFFSET_WARNING, _BELOW_OFFSET_ERROR = 0.01, 0.9
+
+
+def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
+    """Look at a sample of frames for what would spoil the result.
+
+    Parameters
+    ----------
+    movie : Movie
+        An open movie; up to 32 frames, evenly spread, are read.
+    camera : Camera, optional
+        The camera whose offset and per-pixel maps are held against the movie.
+
+    Returns
+    -------
+    list of str
+        Warnings, each one sentence; empty when nothing is wrong.
+
+    Raises
+    ------
+    MovieError
+        When the frames hold NaN or infinity, one constant value, or mostly saturated pixels.
+    CameraError
+        When the offset lies above nearly all pixels, or a camera map has another size than the frames.
+    """
+    indices, frames = sample_frames(movie, at_most=_SAMPLE_FRAMES)
+    for index, frame in zip(indices, frames, strict=True):
+        check_block(frame[np.newaxis], int(index), movie.name)
+    warnings = [f"Movie {movie.name}: {note}." for note in movie.metadata.get("notes", [])]
+    warnings += _check_constant(movie, frames)
+    warnings += _check_saturation(movie, frames)
+    warnings += _check_scaling(movie, frames)
+    if camera is not None:
+        _check_maps(movie, camera)
+        warnings += _check_offset(movie, frames, camera)
+    return warnings
+
+
+def check_block(block: npt.NDArray[Any], first_frame: int, name: str) -> None:
+    """Refuse a block with values that are no numbers; costs nothing for integers.
+
+    Parameters
+    ----------
+    block : array (n, y, x)
+        Frames in ADU.
+    first_frame : int
+        Number of the block's first frame, for the message.
+    name : str
+        Name of the movie, for the message.
+
+    Raises
+    ------
+    MovieError
+        When a value is NaN or infinite.
+    """
+    if block.dtype.kind != "f":
+        return
+    wrong = ~np.isfinite(block)
+    if wrong.any():
+        frame = int(np.flatnonzero(wrong.any(axis=(1, 2)))[0])
+        count = int(wrong[frame].sum())
+        raise MovieError(
+            f"Movie {name}: frame {first_frame + frame} holds {count} values that are NaN or infinite; use "
+            "the raw camera frames, or replace these values."
+        )
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2g} %" if fraction < 0.995 else f"{100 * fraction:.4g} %"
+
+
+def _check_constant(movie: Movie, frames: npt.NDArray[Any]) -> list[str]:
+    low, high = frames.min(axis=(1, 2)), frames.max(axis=(1, 2))
+    if low.min() == high.max():
+        raise MovieError(
+            f"Movie {movie.name}: every pixel of the {len(frames)} frames looked at is {low.min()}; the "
+            "camera recorded nothing (shutter closed, or an empty export)."
+        )
+    constant = low == high
+    if constant.any():
+        return [
+            f"Movie {movie.name}: {constant.sum()} of the {len(frames)} frames looked at hold one constant "
+            f"value ({low[constant][0]}): frames may have been dropped."
+        ]
+    return []
+
+
+def _clipping_level(frames: npt.NDArray[Any]) -> float | None:
+    """Find the value at which the converter clips: the type's largest value, or 2ⁿ − 1."""
+    if frames.dtype.kind == "f":
+        return None
+    highest = int(frames.max())
+    levels = [2**bits - 1 for bits in (8, 10, 11, 12, 13, 14, 15, 16)] + [int(np.iinfo(frames.dtype).max)]
+    return highest if highest in levels else None
+
+
+def _check_saturation(movie: Movie, frames: npt.NDArray[Any]) -> list[str]:
+    level = _clipping_level(frames)
+    if level is None:
+        return []
+    fraction = float(np.mean(frames >= level))
+    if fraction > _SATURATED_ERROR:
+        raise MovieError(
+            f"Movie {movie.name}: {_percent(fraction)} of the pixels are saturated at {level:g} ADU; record "
+            "it again with less light, gain or exposure."
+        )
+    if fraction > _SATURATED_WARNING:
+        return [
+            f"Movie {movie.name}: {_percent(fraction)} of the pixels are saturated at {level:g} ADU; "
+            "molecules there come out too dim and too wide."
+        ]
+    return []
+
+
+def _check_scaling(movie: Movie, frames: npt.NDArray[Any]) -> list[str]:
+    if frames.dtype.kind == "f" and frames.min() >= 0 and frames.max() <= 1:
+        return [
+            f"Movie {movie.name}: all values lie between 0 and 1; normalized images carry no photon counts, "
+            "use the raw camera frames."
+        ]
+    if frames.dtype.itemsize == 1:
+        return [
+            f"Movie {movie.name}: values have 8 bits; if they were converted for display, use the raw camera frames."
+        ]
+    return []
+
+
+def _check_maps(movie: Movie, camera: Camera) -> None:
+    for name in ("offset_adu", "e_per_adu", "read_noise_e"):
+        shape = np.shape(getattr(camera, name))
+        if shape and shape != (movie.height, movie.width):
+            raise CameraError(
+                f"The camera's map {name} has shape {shape}, but movie {movie.name} has frames of "
+                f"({movie.height}, {movie.width}): crop the map to the movie's region of interest."
+            )
+
+
+def _check_offset(movie: Movie, frames: npt.NDArray[Any], camera: Camera) -> list[str]:
+    offset = np.asarray(camera.offset_adu, dtype=np.float64)
+    read_noise_adu = np.asarray(camera.read_noise_e, dtype=np.float64) / np.asarray(camera.e_per_adu)
+    # Dark pixels scatter around the offset by the read noise: only what lies clearly below speaks against it.
+    below = float(np.mean(frames < offset - np.maximum(3 * read_noise_adu, 1.0)))
+    shown = f"{float(np.median(offset)):g}"
+    if below > _BELOW_OFFSET_ERROR:
+        raise CameraError(
+            f"The camera offset {shown} ADU is above {_percent(below)} of the pixels of movie {movie.name} "
+            f"(median {float(np.median(frames)):g} ADU): give the mean of a dark movie as offset."
+        )
+    if below > _BELOW_OFFSET_WARNING:
+        return [
+            f"The camera offset {shown} ADU is above {_percent(below)} of the pixels of movie {movie.name}: "
+            "the offset is too high, or the background was subtracted; photons and background will be wrong."
+        ]
+    return []
