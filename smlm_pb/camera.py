@@ -18,6 +18,9 @@ FloatArray = npt.NDArray[np.floating[Any]]
 #: A scalar, or one value per pixel ``(height, width)`` for sCMOS cameras.
 ScalarOrMap = float | FloatArray
 
+#: What sCMOS cameras have one value per pixel of.
+_MAPS = ("offset_adu", "e_per_adu", "read_noise_e")
+
 
 @dataclass(frozen=True)
 class Camera:
@@ -59,8 +62,15 @@ class Camera:
         )
         for name, is_valid, rule, remedy in rules:
             value = getattr(self, name)
-            if not np.all(is_valid(np.asarray(value, dtype=float))):
-                shown = str(value) if np.isscalar(value) else "map"
+            shown = repr(value) if np.isscalar(value) or value is None else "map"
+            try:
+                numbers = np.asarray(value, dtype=float)
+            except (TypeError, ValueError):
+                raise CameraError(f"Camera value {name} = {shown} is not a number: {remedy}.") from None
+            if numbers.ndim not in ((0, 2) if name in _MAPS else (0,)):
+                kind = "one number, or a map (height, width)" if name in _MAPS else "one number"
+                raise CameraError(f"Camera value {name} has shape {numbers.shape}; it must be {kind}.")
+            if not np.all(is_valid(numbers)):
                 raise CameraError(f"Camera value {name} = {shown} must {rule}: {remedy}.")
 
     @property
@@ -85,7 +95,13 @@ class Camera:
         -------
         array (..., height, width), float32
             Photo-electrons; may be negative where the read noise is.
+
+        Raises
+        ------
+        CameraError
+            When a per-pixel map has another size than the frames.
         """
+        self._check_maps(np.shape(adu))
         factor = np.asarray(self.e_per_adu, dtype=np.float32) / np.float32(self.em_gain)
         electrons = (np.asarray(adu, dtype=np.float32) - np.asarray(self.offset_adu, dtype=np.float32)) * factor
         return electrons
@@ -108,7 +124,13 @@ class Camera:
         -------
         array (..., height, width) of ``dtype``
             Camera values in ADU.
+
+        Raises
+        ------
+        CameraError
+            When a per-pixel map has another size than the frames.
         """
+        self._check_maps(np.shape(expected_e))
         electrons = rng.poisson(np.maximum(np.asarray(expected_e, dtype=np.float64), 0.0)).astype(np.float64)
         if self.em_gain > 1:
             # The multiplication register's output for n electrons is Gamma(n, gain) (Hirsch et al., 2013).
@@ -117,6 +139,15 @@ class Camera:
         adu = np.rint(electrons / self.e_per_adu + self.offset_adu)
         limits = np.iinfo(np.dtype(dtype))
         return np.clip(adu, limits.min, limits.max).astype(dtype)
+
+    def _check_maps(self, shape: tuple[int, ...]) -> None:
+        for name in _MAPS:
+            size = np.shape(getattr(self, name))
+            if size and size != shape[-2:]:
+                raise CameraError(
+                    f"Camera map {name} is {size[0]}×{size[1]} pixels, the frames are"
+                    f" {'×'.join(map(str, shape[-2:]))}: crop the map to the region of the chip that was read out."
+                )
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for provenance; maps are summarised by their median."""
