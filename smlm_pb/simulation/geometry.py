@@ -248,7 +248,7 @@ def random_filaments(
     curvature_per_px : float
         Standard deviation of the constant curvature in rad/px.
     bend_per_sqrt_px : float
-        Random bending in rad/√px; persistence length is 2 / value² px.
+        Random bending in rad/√px; the persistence length is 1 / value² px.
     bundle_size : int
         Curves per bundle: they share a course and run ``bundle_gap_px`` apart.
     bundle_gap_px : float

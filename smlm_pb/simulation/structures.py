@@ -126,7 +126,7 @@ def _build(rng: np.random.Generator, recipe: Recipe, wanted: StructureRecipe) ->
             wanted.count,
             width_px=wanted.width_nm / px,
             curvature_per_px=0.0,
-            # A worm-like chain in the plane: the heading's variance grows by 2 per two persistence lengths.
+            # A worm-like chain pressed into a plane: the heading's variance grows by 1 per persistence length.
             bend_per_sqrt_px=float(np.sqrt(px / (1000.0 * wanted.persistence_um))),
             bundle_size=wanted.bundle_size,
             bundle_gap_px=wanted.bundle_gap_nm / px,
