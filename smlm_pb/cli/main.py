@@ -128,13 +128,15 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
         if name == verb:
             importlib.import_module(f"smlm_pb.cli.{name}").add_parser(subparsers)
             options = subparsers.choices[name]
-            _add_global_options(options)
-            options.add_argument(
+            general = options.add_argument_group("general")
+            _add_global_options(general)
+            general.add_argument(
                 "--progress",
                 choices=("auto", "bar", "lines", "json", "none"),
                 default=argparse.SUPPRESS,
-                help="how to report progress on stderr; auto: a bar on a terminal, lines elsewhere; json: one"
-                " object per line, for scripts (default: auto)",
+                metavar="HOW",
+                help="how to report progress on stderr: bar, lines, json (one object per line, for scripts), none,"
+                " or auto: a bar on a terminal, lines elsewhere (default: auto)",
             )
         else:
             subparsers.add_parser(name, help=help_line, add_help=False)
@@ -161,7 +163,7 @@ def _run(arguments: list[str]) -> int:
     return exit_code
 
 
-def _add_global_options(parser: argparse.ArgumentParser) -> None:
+def _add_global_options(parser: argparse._ActionsContainer) -> None:
     # SUPPRESS keeps a verb's parser from resetting what was given before the verb.
     parser.add_argument("--version", action="version", version=f"smlm-pb {__version__}")
     parser.add_argument(
