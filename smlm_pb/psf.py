@@ -49,9 +49,7 @@ def pixel_integral(distance_px: Tensor, sigma_px: Tensor | float) -> Tensor:
     return 0.5 * (torch.erfc((distance - 0.5) * scale) - torch.erfc((distance + 0.5) * scale))
 
 
-def pixel_integral_derivatives(
-    distance_px: Tensor, sigma_px: Tensor | float
-) -> tuple[Tensor, Tensor, Tensor]:
+def pixel_integral_derivatives(distance_px: Tensor, sigma_px: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the pixel integral and its derivatives, for Fisher scoring without a graph.
 
     Parameters
@@ -124,9 +122,7 @@ def render_gaussians(
         step = x.numel() if needs_grad else max(1, _PATCH_PIXELS_AT_ONCE // side**2)
         for start in range(0, x.numel(), step):
             part = slice(start, start + step)
-            light, pixel = _patches(
-                x[part], y[part], photons[part], sigma[part], frame[part], height, width, radius_px
-            )
+            light, pixel = _patches(x[part], y[part], photons[part], sigma[part], frame[part], height, width, radius_px)
             canvas = canvas.index_add(0, pixel, light)
     return canvas.view(shape) + background
 
@@ -154,9 +150,7 @@ def _patches(
     return (light_y[:, :, None] * light_x[:, None, :])[inside], index[inside]
 
 
-def _check_molecules(
-    x: Tensor, y: Tensor, photons: Tensor, frame: Tensor, shape: tuple[int, int, int]
-) -> None:
+def _check_molecules(x: Tensor, y: Tensor, photons: Tensor, frame: Tensor, shape: tuple[int, int, int]) -> None:
     lengths = {"x": x.shape, "y": y.shape, "photons": photons.shape, "frame": frame.shape}
     if any(length != (x.numel(),) for length in lengths.values()):
         shown = ", ".join(f"{name} {tuple(length)}" for name, length in lengths.items())

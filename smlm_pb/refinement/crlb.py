@@ -91,9 +91,7 @@ def crlb(
     """
     if box < 1 or box % 2 == 0:
         raise ValueError(f"box = {box} must be an odd number of pixels ≥ 1, e.g. 15.")
-    values = [
-        np.asarray(v, dtype=np.float64) for v in (photons, background_e, psf_sigma_px, read_variance_e2)
-    ]
+    values = [np.asarray(v, dtype=np.float64) for v in (photons, background_e, psf_sigma_px, read_variance_e2)]
     values += [np.asarray(v, dtype=np.float64) for v in (dx, dy)]
     shape = np.broadcast_shapes(*(v.shape for v in values))
     n, b, sigma, variance, x, y = (np.broadcast_to(v, shape).reshape(-1) for v in values)

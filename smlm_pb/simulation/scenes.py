@@ -132,16 +132,17 @@ def _draw_structure(
         side = np.sqrt(box.area_px2)
         line_density = log_uniform(rng, 0.12, 0.7)
         n_filaments = int(np.clip(round(wanted / (line_density * 0.75 * side)), 1, 40))
-        bundle_size = int(rng.integers(2, 6)) if rng.random() < 0.35 else 1
+        # From pairs that run side by side to the parallel sheets of a cell's edge.
+        bundle_size = int(np.rint(log_uniform(rng, 1.5, 12.0))) if rng.random() < 0.4 else 1
         filaments = random_filaments(
             rng,
             box,
             n_filaments,
             width_px=rng.uniform(0.0, 0.4),
-            curvature_per_px=rng.uniform(0.0, 0.02),
+            curvature_per_px=rng.uniform(0.0, 0.04),
             bend_per_sqrt_px=rng.uniform(0.0, 0.06),
             bundle_size=bundle_size,
-            bundle_gap_px=log_uniform(rng, 0.4, 3.0),
+            bundle_gap_px=log_uniform(rng, 0.4, 4.0),
             length_px=None if rng.random() < 0.7 else rng.uniform(0.3, 1.0) * side,
         )
         return filaments, settings.max_line_density_per_px * filaments.extent
