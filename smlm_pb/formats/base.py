@@ -170,6 +170,8 @@ class TableFormat:
         Which foreign names of the columns it uses.
     keeps_extra : bool
         Whether columns the format has no name for can be written too, under our name.
+    text_columns : bool
+        Whether columns of text can be written.
     own_names : bool
         Whether it is written with our own column names.
     exact : bool
@@ -191,6 +193,7 @@ class TableFormat:
     save: Callable[[Localizations, Path, bool], list[Path]] | None = None
     names: str = ""
     keeps_extra: bool = True
+    text_columns: bool = True
     own_names: bool = False
     exact: bool = False
     pixel_size_nm: float | None = None
@@ -272,7 +275,8 @@ class Head:
     @cached_property
     def lines(self) -> list[str]:
         """Whole lines of a text file; empty for a binary one."""
-        if self.is_hdf5 or (b"\x00" in self.start[:1024] and self.encoding != "utf-16"):
+        # Zeiss writes a NUL behind the table of a text file; in a first line it means no text at all.
+        if self.is_hdf5 or (b"\x00" in self.start.split(b"\n", 1)[0] and self.encoding != "utf-16"):
             return []
         text = codecs.getincrementaldecoder(self.encoding)(errors="replace").decode(self.start)
         lines = text.splitlines()

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from smlm_pb.columns import COLUMNS, Column, ForeignName
+from smlm_pb.columns import COLUMN_BY_NAME, COLUMNS, Column, ForeignName
 from smlm_pb.errors import TableError
 from smlm_pb.formats.base import OWN_CONVENTION, Array, ForeignTable, RawTable, ReadOptions, TableFormat
 from smlm_pb.formats.units import PixelSizeNeededError, unit_factor
@@ -132,7 +132,7 @@ def _known_columns(
                 break
     for axis in ("x", "y"):
         if axis not in columns:
-            wanted = " or ".join(str(name) for name in _column(axis).foreign_names(form.names_key))
+            wanted = " or ".join(str(name) for name in COLUMN_BY_NAME[axis].foreign_names(form.names_key))
             raise TableError(
                 f"{path}: a {form.name} table needs the column {wanted}; "
                 f"the file has {', '.join(raw.columns) or 'no columns'}."
@@ -142,10 +142,6 @@ def _known_columns(
         base = _first_of(raw.first_frame, form.convention.first_frame)
         columns["frame"] = np.full(len(columns["x"]), base, np.int64)
     return columns, used
-
-
-def _column(name: str) -> Column:
-    return next(column for column in COLUMNS if column.name == name)
 
 
 def _convert_units(
@@ -299,14 +295,18 @@ def to_foreign(locs: Localizations, form: TableFormat, pixel_size_nm: float | No
             shared[target.name] = 1
         columns[target.name], units[target.name] = values, target.unit
     if form.keeps_extra:
-        for name in locs.column_names:
-            if name not in columns and name not in {column.name for column in COLUMNS}:
+        for name in _extra_columns(locs):
+            if name not in columns and (form.text_columns or locs[name].dtype.kind in "biuf"):
                 columns[name], units[name] = locs[name], ""
     rounded = {
         name: np.round(values.astype(np.float64), _NM_DECIMALS) if units[name].startswith("nm") else values
         for name, values in columns.items()
     }
     return ForeignTable(rounded, units, locs, pixel)
+
+
+def _extra_columns(locs: Localizations) -> list[str]:
+    return [name for name in locs.column_names if name not in COLUMN_BY_NAME]
 
 
 def _foreign_name(column: Column, form: TableFormat) -> ForeignName | None:
@@ -339,8 +339,8 @@ def _foreign_values(
 
 
 def describe_writing(locs: Localizations, form: TableFormat) -> list[str]:
-    """Say what writing a table in a format changes or loses, one sentence per line."""
-    lines = [f"{OWN_CONVENTION.describe()}  →  {form.convention.describe()}"]
+    """Say what writing a table in a format combines or loses, one sentence per line."""
+    lines = []
     targets: dict[str, list[str]] = {}
     lost = []
     for column in COLUMNS:
@@ -353,9 +353,10 @@ def describe_writing(locs: Localizations, form: TableFormat) -> list[str]:
     for target_name, sources in targets.items():
         if len(sources) > 1:
             lines.append(f"{' and '.join(sources)} share {target_name}: their root mean square is written")
-    if not form.keeps_extra:
-        declared = {column.name for column in COLUMNS}
-        lost += [name for name in locs.column_names if name not in declared]
+    extra = _extra_columns(locs)
+    if form.keeps_extra:
+        extra = [name for name in extra if not form.text_columns and locs[name].dtype.kind not in "biuf"]
+    lost += extra
     if lost:
         lines.append(f"not written, the format has no place for them: {', '.join(lost)}")
     return lines

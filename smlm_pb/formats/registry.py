@@ -8,22 +8,56 @@ from types import MappingProxyType
 
 from smlm_pb.errors import ConfigurationError, TableError
 from smlm_pb.formats.base import Head, TableFormat
+from smlm_pb.formats.challenge import CHALLENGE, CHALLENGE_TRUTH
+from smlm_pb.formats.decode import DECODE, DECODE_CSV
+from smlm_pb.formats.elyra import ELYRA
+from smlm_pb.formats.nanoimager import NANOIMAGER
+from smlm_pb.formats.napari_points import NAPARI
 from smlm_pb.formats.native import NATIVE, PICASSO
+from smlm_pb.formats.nstorm import NSTORM
 from smlm_pb.formats.own_text import CSV, PARQUET
+from smlm_pb.formats.rapidstorm import RAPIDSTORM
+from smlm_pb.formats.smap import SMAP, SMAP_CSV
+from smlm_pb.formats.smappy import SMAPPY
+from smlm_pb.formats.smlm_archive import SMLM
 from smlm_pb.formats.thunderstorm import THUNDERSTORM
 
-#: Every format by name. Where several share an ending, the first one is written by default; where several
-#: recognise a file, the first one reads it.
+#: Every format by name; where several recognise a file, the first one reads it.
 FORMATS: Mapping[str, TableFormat] = MappingProxyType(
     {
         form.name: form
         for form in (
             NATIVE,
             PICASSO,
+            THUNDERSTORM,
+            SMAP,
+            SMAP_CSV,
+            SMAPPY,
+            DECODE,
+            DECODE_CSV,
+            CHALLENGE,
+            CHALLENGE_TRUTH,
+            RAPIDSTORM,
+            ELYRA,
+            NSTORM,
+            NANOIMAGER,
+            SMLM,
+            NAPARI,
             CSV,
             PARQUET,
-            THUNDERSTORM,
         )
+    }
+)
+
+#: What is written when only the ending of a file says what it shall be.
+DEFAULT_BY_EXTENSION: Mapping[str, str] = MappingProxyType(
+    {
+        ".hdf5": "native",
+        ".h5": "native",
+        ".csv": "csv",
+        ".parquet": "parquet",
+        ".mat": "smap",
+        ".smlm": "smlm",
     }
 )
 
@@ -67,7 +101,7 @@ def sniff_format(path: Path) -> TableFormat:
 
 
 def format_for_writing(path: Path, name: str | None) -> TableFormat:
-    """Choose the format to write: the named one, or the first that uses the path's ending.
+    """Choose the format to write: the named one, or the one its ending stands for.
 
     Raises
     ------
@@ -79,9 +113,9 @@ def format_for_writing(path: Path, name: str | None) -> TableFormat:
         if not form.writable:
             raise ConfigurationError(f"Tables cannot be written as {name}, only read.")
         return form
-    for form in FORMATS.values():
-        if form.writable and path.suffix.lower() in form.extensions and path.suffix.lower() != ".txt":
-            return form
+    default = DEFAULT_BY_EXTENSION.get(path.suffix.lower())
+    if default is not None:
+        return FORMATS[default]
     raise ConfigurationError(
         f"The ending of {path.name} does not tell a table format; name one with format (--to): "
         f"{', '.join(form.name for form in FORMATS.values() if form.writable)}."

@@ -291,13 +291,3 @@ def is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def last_data_line(lines: Sequence[str], separator: str, start: int) -> int:
-    """Number of lines from ``start`` on that begin with a number, before anything else follows."""
-    count = 0
-    for line in lines[start:]:
-        if separator not in line or not is_number(line.split(separator, 1)[0].strip()):
-            break
-        count += 1
-    return count
