@@ -19,6 +19,8 @@ SIGMA_RANGE_PX = (0.004, 1.0)
 _MAPS_PER_CANDIDATE = 6
 _TYPICAL_PHOTONS = 1500.0
 _TYPICAL_SIGMA_PX = 0.25
+#: By how much the existence logit of a pixel's next candidate starts below the previous one.
+_STAGGER = 2.0
 #: PSF widths are given to the network relative to this one, px.
 _REFERENCE_PSF_PX = 1.2
 
@@ -69,11 +71,11 @@ class OffsetRegressionNetwork(nn.Module):
         self.head = nn.Conv2d(backbone.out_channels, maps, head_size, padding=head_size // 2)
         self.radius = backbone.radius + head_size // 2
         with torch.no_grad():
-            # Offsets start near zero and precision near its typical value; the random weights that remain make the
-            # candidates of one pixel differ, without which they would stay at a saddle for ever.
+            # Offsets start near zero and precision near its typical value. The candidates of one pixel must differ:
+            # between equals the counting loss has no slope, and random weights alone break the tie only slowly.
             self.head.weight.mul_(0.5)
             self.head.bias.zero_()
-            self.head.bias[:n_candidates] = start_logit
+            self.head.bias[:n_candidates] = start_logit - _STAGGER * torch.arange(n_candidates)
             low, high = (math.log(s) for s in SIGMA_RANGE_PX)
             share = (math.log(_TYPICAL_SIGMA_PX) - low) / (high - low)
             self.head.bias[3 * n_candidates : 5 * n_candidates] = math.log(share / (1 - share))
