@@ -128,7 +128,7 @@ def test_a_failing_writer_leaves_nothing_behind(rendering, tmp_path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tifffile.imwrite", fail)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(OutputError, match="No space"):
         save_image(rendering, tmp_path / "image.tif")
     assert list(tmp_path.iterdir()) == []
 

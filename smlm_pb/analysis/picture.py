@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.analysis.files import whole_file
 from smlm_pb.errors import ConfigurationError, OutputError
+from smlm_pb.formats.output import written_whole
 
 if TYPE_CHECKING:
     from smlm_pb.analysis.rendering import Rendering
@@ -202,7 +202,7 @@ def _values_and_scale(
 def _write_png(picture: ByteImage, path: str | os.PathLike[str], overwrite: bool) -> None:
     from matplotlib.image import imsave
 
-    with whole_file(path, overwrite=overwrite) as temporary:
+    with written_whole(Path(path), overwrite) as temporary:
         imsave(temporary, picture, format="png")
 
 
@@ -228,5 +228,5 @@ def _write_tiff(
     resolution = None if pixel_size_nm is None else (1000 / pixel_size_nm, 1000 / pixel_size_nm)
     if pixel_size_nm is None:
         metadata.pop("unit")
-    with whole_file(path, overwrite=overwrite) as temporary:
+    with written_whole(Path(path), overwrite) as temporary:
         tifffile.imwrite(temporary, values, imagej=True, resolution=resolution, metadata=metadata)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ def add_parser(subparsers: Any) -> None:
         "--tolerance-nm",
         type=positive_float,
         nargs="+",
-        default=[25.0, 50.0, 100.0, 250.0],
         metavar="NM",
         help="largest distances of a pair, in nm (default: 25 50 100 250)",
     )
@@ -89,48 +89,54 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
-    from smlm_pb.analysis.files import check_writable, write_text
-    from smlm_pb.evaluation import evaluate
+    from smlm_pb.evaluation import DEFAULT_TOLERANCES_NM, evaluate
     from smlm_pb.formats import read_table
+    from smlm_pb.formats.output import check_target, written_whole
 
+    tolerance_nm = tolerances(list(args.tolerance_nm or DEFAULT_TOLERANCES_NM))
     if args.out is not None:
-        check_writable(args.out, overwrite=args.overwrite)
-    options = {} if args.pixel_size_nm is None else {"pixel_size_nm": args.pixel_size_nm}
-    pred = read_table(args.pred, format=args.pred_format, **options)
-    truth = read_table(args.truth, format=args.truth_format, **options)
+        check_target(args.out, args.overwrite)
+    pred = read_table(args.pred, format=args.pred_format, pixel_size_nm=args.pixel_size_nm)
+    truth = read_table(args.truth, format=args.truth_format, pixel_size_nm=args.pixel_size_nm)
     if args.min_probability is not None:
         pred = pred.select(pred["probability"] >= args.min_probability)
-    result = evaluate(
-        pred,
-        truth,
-        tolerance_nm=tolerances(args.tolerance_nm),
-        matching=args.matching,
-        border_nm=args.border_nm,
-        border_rule=args.border_rule,
-        min_photons=args.min_photons,
-        chance=args.chance,
-        n_rolls=args.rolls,
-        pixel_size_nm=args.pixel_size_nm,
-        seed=args.seed,
-    )
+    with warnings.catch_warnings():
+        if not args.json:  # the table says the same below its rows
+            warnings.simplefilter("ignore", UserWarning)
+        result = evaluate(
+            pred,
+            truth,
+            tolerance_nm=tolerance_nm,
+            matching=args.matching,
+            border_nm=args.border_nm,
+            border_rule=args.border_rule,
+            min_photons=args.min_photons,
+            chance=args.chance,
+            n_rolls=args.rolls,
+            pixel_size_nm=args.pixel_size_nm,
+            seed=args.seed,
+        )
     report = {"pred": str(args.pred), "truth": str(args.truth), **result.as_dict()}
     text = result.table()
     if args.calibration:
-        calibration, lines = _calibration(pred, truth, args)
+        calibration, lines = _calibration(pred, truth, tolerance_nm, args)
         report["calibration"] = calibration
         text = "\n".join([text, "", *lines])
     as_json = json.dumps(report, indent=2, allow_nan=False)
     if args.out is not None:
-        write_text(args.out, as_json + "\n", overwrite=args.overwrite)
+        with written_whole(args.out, args.overwrite) as temporary:
+            temporary.write_text(as_json + "\n", encoding="utf-8")
     print(as_json if args.json else text, file=sys.stdout)
     return EXIT_OK
 
 
-def _calibration(pred: Any, truth: Any, args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+def _calibration(
+    pred: Any, truth: Any, tolerance_nm: tuple[float, ...], args: argparse.Namespace
+) -> tuple[dict[str, Any], list[str]]:
     """Reliability, best threshold and pull by density, as plain values and as lines."""
     from smlm_pb.evaluation import best_threshold, pull_by_density, reliability
 
-    tolerance = max(args.tolerance_nm)
+    tolerance = max(tolerance_nm)
     shared = {"matching": args.matching, "pixel_size_nm": args.pixel_size_nm}
     report: dict[str, Any] = {}
     lines: list[str] = []
@@ -141,7 +147,7 @@ def _calibration(pred: Any, truth: Any, args: argparse.Namespace) -> tuple[dict[
             f"Probabilities at {tolerance:g} nm: calibration error {curve.expected_calibration_error:.3f}; "
             f"{curve.expected_true:.1f} molecules promised, {curve.true} there."
         )
-        for step in sorted(args.tolerance_nm):
+        for step in tolerance_nm:
             sweep = best_threshold(pred, truth, tolerance_nm=step, **shared)
             report.setdefault("best_threshold", []).append(sweep.as_dict())
             lines.append(

@@ -77,14 +77,13 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Render and write."""
     from smlm_pb.analysis import render, save_image
-    from smlm_pb.analysis.files import check_writable
     from smlm_pb.cli.progress import note
     from smlm_pb.formats import read_table
+    from smlm_pb.formats.output import check_target
 
     out = args.out if args.out is not None else args.locs.with_suffix(".png")
-    check_writable(out, overwrite=args.overwrite)
-    options = {} if args.camera_pixel_size_nm is None else {"pixel_size_nm": args.camera_pixel_size_nm}
-    locs = read_table(args.locs, format=args.format, **options)
+    check_target(out, args.overwrite)
+    locs = read_table(args.locs, format=args.format, pixel_size_nm=args.camera_pixel_size_nm)
     method: Any = args.method or ("gaussian" if args.blur_nm is None else "blur")
     rendering = render(
         locs,

@@ -173,8 +173,10 @@ def evaluate(
     pixel = common_pixel_size_nm(pred, truth, pixel_size_nm)
     tolerances = _checked_tolerances(tolerance_nm)
     _check_options(border_nm, border_rule, min_photons, n_rolls)
-    pred_in_border = is_in_border(pred, border_nm / pixel)
-    truth_in_border = is_in_border(truth, border_nm / pixel)
+    # A table that was read from text may know its field only up to the outermost molecule.
+    field = tuple(max(getattr(t.info, side) for t in (pred, truth)) for side in ("height", "width"))
+    pred_in_border = is_in_border(pred, border_nm / pixel, field)
+    truth_in_border = is_in_border(truth, border_nm / pixel, field)
     if border_rule == "exclude":
         pred, truth = pred.select(~pred_in_border), truth.select(~truth_in_border)
         pred_in_border, truth_in_border = np.zeros(len(pred), bool), np.zeros(len(truth), bool)
@@ -212,7 +214,7 @@ def evaluate(
         n_pred=int(np.count_nonzero(~rule.pred_is_neutral)),
         n_truth=n_truth,
         n_frames=n_frames,
-        density_per_um2=_density(truth, n_truth, n_frames, border_nm, pixel),
+        density_per_um2=_density(field, n_truth, n_frames, border_nm, pixel),
         neighbour_nm=_median_neighbour(truth_fyx) * pixel,
         convention=convention,
         notes=notes,
@@ -302,8 +304,8 @@ def _median_neighbour(truth_fyx: np.ndarray) -> float:
     return float(np.median(distance[same_frame])) if same_frame.any() else NAN
 
 
-def _density(truth: Localizations, n_truth: int, n_frames: int, border_nm: float, pixel_size_nm: float) -> float:
-    height, width = ((size * pixel_size_nm - 2 * border_nm) * 1e-3 for size in (truth.info.height, truth.info.width))
+def _density(field_px: tuple[int, ...], n_truth: int, n_frames: int, border_nm: float, pixel_size_nm: float) -> float:
+    height, width = ((size * pixel_size_nm - 2 * border_nm) * 1e-3 for size in field_px)
     area = height * width * n_frames
     return n_truth / area if area > 0 else NAN
 
@@ -318,7 +320,7 @@ def _notes(
     if convention is not None and convention.is_suspicious:
         notes.append(convention.message)
     beyond = int(np.count_nonzero(pred["frame"] >= max(truth.info.n_frames, 1)))
-    if beyond:
+    if beyond > len(pred) / 100:
         notes.append(
             f"{beyond} of {len(pred)} predictions lie beyond the {truth.info.n_frames} frames of the truth and "
             "count as false; cut the prediction if the truth is shorter."

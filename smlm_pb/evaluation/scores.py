@@ -9,6 +9,7 @@ RMSE. A root mean square error inside a tolerance is truncated by it: errors spr
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -169,15 +170,17 @@ def pulls(error_px: FloatArray, sigma_px: npt.ArrayLike) -> FloatArray:
     return error_px[usable] / sigma[usable]
 
 
-def is_in_border(locs: Localizations, border_px: float) -> BoolArray:
-    """Rows closer than ``border_px`` to the edge of the field of view (whose first edge lies at −0.5 px)."""
+def is_in_border(locs: Localizations, border_px: float, field_px: Sequence[int]) -> BoolArray:
+    """Rows closer than ``border_px`` to the edge of the field of view of ``(height, width)`` pixels."""
+    if border_px <= 0:
+        return np.zeros(len(locs), bool)
     inside = np.ones(len(locs), bool)
-    for axis, size in (("x", locs.info.width), ("y", locs.info.height)):
+    for axis, size in zip("yx", field_px, strict=True):
         if 2 * border_px >= size:
             raise ConfigurationError(
                 f"A border of {border_px:g} px leaves nothing of a field of {size} px; give a smaller border_nm."
             )
-        from_edge = locs[axis].astype(np.float64) + 0.5
+        from_edge = locs[axis].astype(np.float64) + 0.5  # the first pixel begins at −0.5
         inside &= (from_edge >= border_px) & (from_edge <= size - border_px)
     return ~inside
 
