@@ -100,6 +100,8 @@ class RawTable:
         Camera pixel of the first pixel of the movie, where the file counts positions on the whole chip.
     origin_px, first_frame : optional
         Where the file states its own convention.
+    name : str, optional
+        Name of the movie; the stem of the file's name where there is none.
     provenance : list of dict
         Steps recorded in the file.
     notes : list of str
@@ -115,7 +117,7 @@ class RawTable:
     roi_px: tuple[float, float] = (0.0, 0.0)
     origin_px: float | None = None
     first_frame: int | None = None
-    name: str = ""
+    name: str | None = None
     provenance: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -37,7 +37,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
         table = read_delimited(path, separator=",", names=_SUBMISSION[: len(_cells(head))])
     else:
         table = read_delimited(path, separator=",")
-    return RawTable(table.columns, table.units, name=path.stem)
+    return RawTable(table.columns, table.units)
 
 
 def _columns(table: ForeignTable) -> dict[str, Array]:

@@ -13,7 +13,7 @@ import numpy as np
 from smlm_pb.columns import COLUMN_BY_NAME, COLUMNS, Column, ForeignName
 from smlm_pb.errors import TableError
 from smlm_pb.formats.base import OWN_CONVENTION, Array, ForeignTable, RawTable, ReadOptions, TableFormat
-from smlm_pb.formats.units import PixelSizeNeededError, unit_factor
+from smlm_pb.formats.units import PixelSizeNeededError, is_pure_number, unit_factor
 from smlm_pb.localizations import Localizations, MovieInfo
 
 #: Decimals of lengths in nm in a text file: a ten-thousandth of a nanometre.
@@ -60,7 +60,7 @@ def to_localizations(raw: RawTable, form: TableFormat, options: ReadOptions, pat
     for name, values in raw.columns.items():
         if name not in used:
             unit = raw.units.get(name, "")
-            label = f"{name} [{unit}]" if unit else name
+            label = name if is_pure_number(unit) else f"{name} [{unit}]"
             columns[label if label not in columns else f"{form.name} {label}"] = values
     if rows is not None:
         columns = {name: values[rows] for name, values in columns.items()}
@@ -227,7 +227,7 @@ def _movie_info(
     guessed = []
     for size, name, margin in (("n_frames", "frame", 1.0), ("height", "y", 1.5), ("width", "x", 1.5)):
         known = _first_of(getattr(options, size), getattr(raw, size))
-        needed = int(np.floor(float(columns[name].max()) + margin)) if len(columns[name]) else 1
+        needed = int(np.floor(float(columns[name].max()) + margin)) if len(columns[name]) else 0
         if known is None:
             guessed.append(size)
             known = max(needed, 1)
@@ -247,7 +247,7 @@ def _movie_info(
             )
         else:
             pixel_size_nm = pixel_xy[0]
-    return MovieInfo(**sizes, pixel_size_nm=pixel_size_nm, name=raw.name or path.stem)
+    return MovieInfo(**sizes, pixel_size_nm=pixel_size_nm, name=path.stem if raw.name is None else raw.name)
 
 
 # -- writing ---------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from smlm_pb.formats.base import (
     hdf5_column,
     open_hdf5,
 )
+from smlm_pb.formats.hdf5_output import hdf5_output
 from smlm_pb.formats.text import read_delimited, write_delimited
 
 _CONVENTION = Convention(origin_px=0.0, first_frame=0, length_unit="px", x_axis="row")
@@ -69,7 +70,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
 
 
 def _raw(columns: dict[str, Array], meta: dict[str, Any], version: Any, path: Path) -> RawTable:
-    raw = RawTable(columns, name=path.stem)
+    raw = RawTable(columns)
     unit = meta.get("xy_unit")
     if unit is None:
         raw.notes.append("the file does not say its unit; positions are taken to be in px")
@@ -77,7 +78,7 @@ def _raw(columns: dict[str, Array], meta: dict[str, Any], version: Any, path: Pa
     raw.units = {name: str(unit) for name in _LATERAL}
     sizes = meta.get("px_size")
     if sizes is not None:
-        row_nm, column_nm = (float(size) for size in np.ravel(np.asarray(sizes, float))[[0, -1]])
+        row_nm, column_nm = (round(float(size), 4) for size in np.ravel(np.asarray(sizes, float))[[0, -1]])
         raw.pixel_size_nm = (column_nm, row_nm)
     if version is not None:
         raw.provenance.append({"step": "decode", "version": str(version)})
@@ -139,7 +140,7 @@ def write(table: ForeignTable, path: Path) -> None:
     import h5py
 
     columns = _emitters(table)
-    with h5py.File(path, "w") as file:
+    with hdf5_output(path) as file:
         meta = file.create_group("meta")
         meta.attrs["xy_unit"] = "px"
         if table.pixel_size_nm is not None:

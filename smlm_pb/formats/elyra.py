@@ -19,7 +19,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
     """Read an Elyra table up to where its trailing lines begin."""
     n_lines, trailer = _table_length(path)
     table = read_delimited(path, separator="\t", n_lines=n_lines)
-    raw = RawTable(table.columns, table.units, name=path.stem)
+    raw = RawTable(table.columns, table.units)
     found = {
         match[1]: (float(match[2]), match[3])
         for line in trailer
@@ -27,7 +27,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
     }
     if "VoxelSizeX" in found:
         size_um = (found["VoxelSizeX"][0], found.get("VoxelSizeY", found["VoxelSizeX"])[0])
-        raw.pixel_size_nm = (size_um[0] * 1e3, size_um[1] * 1e3)
+        raw.pixel_size_nm = (round(size_um[0] * 1e3, 6), round(size_um[1] * 1e3, 6))
         raw.notes.append("the pixel size is taken from VoxelSizeX at the end of the file")
     for size, axis in (("width", "X"), ("height", "Y")):
         # The rendered image has SizeX pixels, each ResolutionX of a camera pixel.
@@ -66,11 +66,12 @@ def write(table: ForeignTable, path: Path) -> None:
     write_delimited(path, labelled, separator="\t", line_end="\r\n")
     info = table.locs.info
     pixel_um = (table.pixel_size_nm or 0.0) / 1e3
-    lines = [f"VoxelSize{axis} : {pixel_um:.10f} um" for axis in "XY"]
+    # As in Zeiss's own files, a NUL ends the table.
+    lines = ["\x00", *(f"VoxelSize{axis} : {pixel_um:.10f} um" for axis in "XY")]
     lines += [f"Resolution{axis} : 0.1000000000" for axis in "XY"]
     lines += [f"SizeX : {info.width * 10}", f"SizeY : {info.height * 10}"]
     with path.open("a", encoding="utf-8", newline="") as stream:
-        stream.write("\r\n" + "\r\n".join(lines) + "\r\n")
+        stream.write("\r\n".join(lines) + "\r\n")
 
 
 ELYRA = TableFormat(

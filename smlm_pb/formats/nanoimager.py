@@ -18,7 +18,7 @@ def _sniff(head: Head) -> bool:
 def read(path: Path, options: ReadOptions) -> RawTable:
     """Read a Nanoimager table; the pixel size follows from positions given both in nm and in pixels."""
     table = read_delimited(path)
-    raw = RawTable(table.columns, table.units, name=path.stem)
+    raw = RawTable(table.columns, table.units)
     in_nm, in_pixels = table.columns.get("X"), table.columns.get("X (pix)")
     if in_nm is not None and in_pixels is not None:
         inside = in_pixels > 1

@@ -30,7 +30,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
         columns = {"axis-2": columns.pop("axis-1"), "axis-1": columns.pop("axis-0"), **columns}
     elif n_axes != 3:
         raise TableError(f"{path} has {n_axes} axes; points of a movie have three: frame, y, x.")
-    return RawTable(columns, table.units, name=path.stem)
+    return RawTable(columns, table.units)
 
 
 def write(table: ForeignTable, path: Path) -> None:

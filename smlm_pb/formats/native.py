@@ -27,6 +27,7 @@ from smlm_pb.formats.base import (
     hdf5_column,
     open_hdf5,
 )
+from smlm_pb.formats.hdf5_output import UnfailingStream
 from smlm_pb.formats.native_metadata import (
     OWN_KEY,
     dump_yaml,
@@ -103,7 +104,8 @@ class NativeWriter:
         self._apart: dict[str, np.dtype[Any]] = {}
         self._patches: dict[str, Any] = {}
         with clear_errors(self.path):
-            self._file: Any = h5py.File(self._partial, "w")
+            self._stream = UnfailingStream(self._partial)
+            self._file: Any = h5py.File(self._stream, "w")
 
     def __enter__(self) -> Self:
         return self
@@ -148,6 +150,7 @@ class NativeWriter:
             for start in range(0, len(locs), _BLOCK_ROWS):
                 self._append_block(locs.select(slice(start, start + _BLOCK_ROWS)))
             self._file.flush()
+            self._stream.check()
 
     def close(self) -> Path:
         """Complete the file and give it its final name; a second call does nothing.
@@ -173,6 +176,8 @@ class NativeWriter:
                 self._file.create_dataset("metadata", data=json.dumps(documents))
                 file, self._file = self._file, None
                 file.close()
+                self._stream.close()
+                self._stream.check()
                 with written_whole(self.sidecar_path, overwrite=True) as temporary:
                     temporary.write_text(dump_yaml(documents), encoding="utf-8")
                 self._partial.replace(self.path)
@@ -187,9 +192,8 @@ class NativeWriter:
         try:
             if file is not None:
                 file.close()
-        except (OSError, RuntimeError):
-            pass  # a full disk also fails here; the file goes anyway
         finally:
+            self._stream.close()
             self._partial.unlink(missing_ok=True)
 
     # -- parts -------------------------------------------------------------------------------------------

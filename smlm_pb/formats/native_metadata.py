@@ -111,13 +111,15 @@ def from_documents(documents: Sequence[Mapping[str, Any]]) -> tuple[dict[str, An
     keys = {"Frames": "n_frames", "Height": "height", "Width": "width", "Pixelsize": "pixel_size_nm", "File": "name"}
     for document in reversed(documents):
         for key, name in keys.items():
-            if document.get(key) and name not in found:
-                found[name] = document[key]
+            value = document.get(key)
+            is_usable = isinstance(value, str) if name == "name" else type(value) in (int, float)
+            if value and is_usable and name not in found:
+                found[name] = value
     provenance: list[dict[str, Any]] = []
     for document in documents:
-        if STEP_KEY in document:
+        if isinstance(document.get(STEP_KEY), dict):
             provenance.append(dict(document[STEP_KEY]))
-        elif OWN_KEY in document:
+        elif isinstance(document.get(OWN_KEY), dict):
             for name, value in document[OWN_KEY].get("movie", {}).items():
                 # Another program may have changed the size since; only the stand-in for zero is undone.
                 if not value or found.get(name) in (None, value):

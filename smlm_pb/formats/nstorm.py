@@ -48,7 +48,7 @@ def _sniff(head: Head) -> bool:
 def read(path: Path, options: ReadOptions) -> RawTable:
     """Read a molecule list of NIS-Elements."""
     table = read_delimited(path, separator="\t")
-    return RawTable(table.columns, table.units, name=path.stem)
+    return RawTable(table.columns, table.units)
 
 
 def write(table: ForeignTable, path: Path) -> None:

@@ -42,7 +42,7 @@ def clear_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = error.strerror or str(error).splitlines()[0]
+        reason = error.strerror or str(error).partition("\n")[0]
         raise OutputError(f"{path} cannot be written: {reason}.") from error
 
 

@@ -36,7 +36,10 @@ def read_csv(path: Path, options: ReadOptions) -> RawTable:
     sidecar = sidecar_path(path)
     documents = load_yaml(sidecar) if sidecar.exists() else []
     movie, provenance = from_documents(documents)
-    return RawTable(table.columns, table.units, provenance=provenance, **movie)
+    notes = []
+    if not documents:
+        notes.append("the file states no convention; positions are taken as px from the centre of the first pixel")
+    return RawTable(table.columns, table.units, provenance=provenance, notes=notes, **movie)
 
 
 def write_csv(table: ForeignTable, path: Path) -> None:

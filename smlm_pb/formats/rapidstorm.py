@@ -58,7 +58,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
     fields = _fields(path)
     names = [field["identifier"] for field in fields]
     table = read_delimited(path, skip_lines=1, separator=" ", names=names)
-    raw = RawTable(table.columns, name=path.stem)
+    raw = RawTable(table.columns)
     units = {field["identifier"]: field["unit"] for field in fields if field.get("unit")}
     raw.units = {
         name: f"{unit} FWHM" if name.startswith(("PSFWidth", "FWHM")) else unit for name, unit in units.items()

@@ -55,7 +55,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
     columns = {name: values for name, values in columns.items() if lengths[name] == n_rows}
     for name in ("frame", "xnm", "ynm"):
         columns.setdefault(name, np.zeros(0)) if not n_rows else None
-    raw = RawTable(columns, name=path.stem)
+    raw = RawTable(columns)
     odd = [name for name, length in lengths.items() if length != n_rows]
     if odd:
         raw.notes.append(f"columns of another length are left out: {', '.join(odd)}")
@@ -262,7 +262,7 @@ def _sniff_csv(head: Head) -> bool:
 def read_csv(path: Path, options: ReadOptions) -> RawTable:
     """Read a CSV with SMAP's column names."""
     table = read_delimited(path)
-    return RawTable(table.columns, table.units, name=path.stem)
+    return RawTable(table.columns, table.units)
 
 
 def write_csv(table: ForeignTable, path: Path) -> None:

@@ -19,6 +19,7 @@ from smlm_pb.formats.base import (
     hdf5_column,
     open_hdf5,
 )
+from smlm_pb.formats.hdf5_output import hdf5_output
 
 _FORMAT = "smappy-localizations"
 
@@ -53,7 +54,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
         n_rows = min(lengths)
         longer = ", ".join(name for name, values in columns.items() if len(values) > n_rows)
         raise TableError(f"{path}: the datasets in /locs differ in length (longer: {longer}); the file is damaged.")
-    raw = RawTable(columns, name=path.stem)
+    raw = RawTable(columns)
     raw_camera = metadata.get("camera")
     camera: dict[str, Any] = raw_camera if isinstance(raw_camera, dict) else {}
     pixel: Any = metadata.get("pixelsize_nm_xy") or metadata.get("pixelsize_nm")
@@ -86,8 +87,6 @@ def _metadata(file: Any, path: Path) -> dict[str, Any]:
 
 def write(table: ForeignTable, path: Path) -> None:
     """Write a SMAPpy file."""
-    import h5py
-
     info = table.locs.info
     columns = {name: values for name, values in table.columns.items() if values.dtype.kind in "biuf"}
     if "x_err_nm" in columns and "y_err_nm" in columns:
@@ -100,7 +99,7 @@ def write(table: ForeignTable, path: Path) -> None:
         "camera": {"pixelsize_um": pixel_nm / 1e3, "roi": [0, 0, info.width, info.height]},
         "source": info.name,
     }
-    with h5py.File(path, "w") as file:
+    with hdf5_output(path) as file:
         file.attrs["format"] = _FORMAT
         file.attrs["format_version"] = 1
         file.attrs["n_localizations"] = len(columns["x_nm"])

@@ -53,7 +53,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
             tables = [_table(archive, manifest, entry, path) for entry in entries]
     except zipfile.BadZipFile:
         raise TableError(f"{path} is a damaged zip archive; copy or download it again.") from None
-    raw = RawTable(_joined(tables, path), _units(manifest, entries[0]), name=path.stem)
+    raw = RawTable(_joined(tables, path), _units(manifest, entries[0]))
     if len(entries) > 1:
         names = ", ".join(str(entry.get("channel", entry["name"])) for entry in entries)
         raw.notes.append(f"{len(entries)} tables are put below each other, channel 0 and up: {names}")

@@ -222,6 +222,8 @@ class _Layout:
         """A column as numbers, or as text where it was never meant to be numbers."""
         import pandas as pd
 
+        if not len(series):
+            return np.zeros(0)
         if pd.api.types.is_numeric_dtype(series):
             return series.to_numpy()
         numbers = pd.to_numeric(series, errors="coerce")

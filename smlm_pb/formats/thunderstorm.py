@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def _sniff(head: Head) -> bool:
 def read(path: Path, options: ReadOptions) -> RawTable:
     """Read a ThunderSTORM table; the pixel size is taken from the protocol beside it where there is one."""
     table = read_delimited(path)
-    raw = RawTable(table.columns, table.units, name=path.stem)
+    raw = RawTable(table.columns, table.units)
     protocol = protocol_path(path)
     if protocol.is_file():
         text = protocol.read_text(encoding="utf-8", errors="replace")
@@ -79,6 +80,9 @@ def write(table: ForeignTable, path: Path) -> None:
         columns |= {"sigma1": first, "sigma2": second}
     elif first is not None or second is not None:
         columns["sigma"] = first if first is not None else second  # type: ignore[assignment]
+    elif (psf_sigma_px := _psf_sigma_of_movie(table.locs.provenance)) and table.pixel_size_nm:
+        # Picasso refuses a table without it; the width found for the whole movie is what is known.
+        columns["sigma"] = np.full(n_rows, round(psf_sigma_px * table.pixel_size_nm, 4))
     columns.setdefault("id", np.arange(1, n_rows + 1))
     if "offset" in columns and "bkgstd [photon]" not in columns:
         columns["bkgstd"] = np.sqrt(np.maximum(columns["offset"], 0))
@@ -87,6 +91,16 @@ def write(table: ForeignTable, path: Path) -> None:
     ordered += [name for name in columns if name not in ordered]
     labelled = {f"{name} [{units[name]}]" if units.get(name) else name: columns[name] for name in ordered}
     write_delimited(path, labelled, header=quoted_header(list(labelled)))
+
+
+def _psf_sigma_of_movie(provenance: list[dict[str, Any]]) -> float | None:
+    """Width of the spots that the localization step recorded."""
+    for step in reversed(provenance):
+        for place in (step, step.get("conditions")):
+            value = place.get("psf_sigma_px") if isinstance(place, dict) else None
+            if isinstance(value, (int, float)) and value > 0:
+                return float(value)
+    return None
 
 
 def protocol(table: ForeignTable, path: Path) -> tuple[Path, str]:

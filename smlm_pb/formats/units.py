@@ -29,6 +29,11 @@ _NUMBERS = {"", "1", "frame", "frames", "dimensionless", "fr", "unitless"}
 FWHM_PER_SIGMA = 2.0 * math.sqrt(2.0 * math.log(2.0))
 
 
+def is_pure_number(unit: str) -> bool:
+    """Whether a unit, as files write it, stands for no unit."""
+    return unit.strip().lower() in _NUMBERS
+
+
 class PixelSizeNeededError(ValueError):
     """A conversion between pixels and nm was asked for without a pixel size."""
 
