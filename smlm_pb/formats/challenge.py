@@ -32,9 +32,9 @@ def _sniff(head: Head) -> bool:
 
 def read(path: Path, options: ReadOptions) -> RawTable:
     """Read a ground truth or a submission, with up to five columns."""
-    head = Head(path)
-    if all(map(is_number, _cells(head))):
-        table = read_delimited(path, separator=",", names=_SUBMISSION[: len(_cells(head))])
+    cells = _cells(Head(path))
+    if any(cells) and all(map(is_number, cells)):
+        table = read_delimited(path, separator=",", names=_SUBMISSION[: len(cells)])
     else:
         table = read_delimited(path, separator=",")
     return RawTable(table.columns, table.units)

@@ -103,9 +103,9 @@ def read_delimited(
         Naming the line where a row has too few or too many cells, or a number is none.
     """
     head = Head(path)
-    if len(head.lines) <= skip_lines:
+    first_line = head.lines[skip_lines] if len(head.lines) > skip_lines else ""
+    if not first_line and names is None:
         raise TableError(f"{path} ends before its table begins (line {skip_lines + 1}).")
-    first_line = head.lines[skip_lines]
     separator = separator or separator_of(first_line)
     labels = list(names) if names is not None else split_cells(first_line, separator)
     data_start = skip_lines + (names is None)

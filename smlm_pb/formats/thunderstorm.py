@@ -84,9 +84,12 @@ def write(table: ForeignTable, path: Path) -> None:
         # Picasso refuses a table without it; the width found for the whole movie is what is known.
         columns["sigma"] = np.full(n_rows, round(psf_sigma_px * table.pixel_size_nm, 4))
     columns.setdefault("id", np.arange(1, n_rows + 1))
-    if "offset" in columns and "bkgstd [photon]" not in columns:
+    if "bkgstd [photon]" in columns:
+        columns["bkgstd"] = columns.pop("bkgstd [photon]")
+    elif "offset" in columns:
         columns["bkgstd"] = np.sqrt(np.maximum(columns["offset"], 0))
-    units = {**table.units, "sigma": "nm", "bkgstd": "photon"}
+    units = {name: "photon" if unit.startswith("e⁻") else unit for name, unit in table.units.items()}
+    units |= {"sigma": "nm", "bkgstd": "photon"}
     ordered = [name for name in _ORDER if name in columns]
     ordered += [name for name in columns if name not in ordered]
     labelled = {f"{name} [{units[name]}]" if units.get(name) else name: columns[name] for name in ordered}
