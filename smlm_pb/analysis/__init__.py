@@ -1,6 +1,9 @@
 """From localizations to a result: images, quality, linking, filtering, drift."""
 
 from smlm_pb.analysis.picture import save_image
+from smlm_pb.analysis.precision import Nena, nena
+from smlm_pb.analysis.quality_report import Quality, quality
 from smlm_pb.analysis.rendering import Rendering, render
+from smlm_pb.analysis.resolution import Frc, frc
 
-__all__ = ["Rendering", "render", "save_image"]
+__all__ = ["Frc", "Nena", "Quality", "Rendering", "frc", "nena", "quality", "render", "save_image"]

@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "localize": "find the molecules in one or many movies",
     "render": "draw the super-resolved image of a table of molecules",
     "evaluate": "compare a table of molecules with the known truth",
+    "quality": "judge a table of molecules without knowing the truth",
     "convert": "translate a table of molecules between file formats",
     "simulate": "make a movie with known molecules from a recipe",
     "train": "train a network from an experiment file",
