@@ -1,0 +1,123 @@
+"""``smlm-pb train EXPERIMENT``: train a network from an experiment file."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from smlm_pb.cli.common import add_device_option, existing_file, positive_float
+from smlm_pb.cli.faults import EXIT_INTERRUPTED, EXIT_OK
+from smlm_pb.cli.progress import note, show_progress
+
+if TYPE_CHECKING:
+    from smlm_pb.training.validation import ValidationResult
+
+_RECENT_STEPS = 200
+
+_DESCRIPTION = """\
+Train a network on simulated molecules. The experiment file (YAML) says which microscope, samples and network;
+every key it leaves out has a default. In DIR appear progress.png (redrawn at every validation), history.json, a
+checkpoint to continue from, and at the end DIR/NAME: the best model, which 'smlm-pb localize --model DIR/NAME'
+uses. Ctrl-C ends the training early and keeps the best model so far.
+"""
+
+_EPILOG = """\
+a small experiment file:
+  name: my-microscope
+  steps: 5000
+  network: {channels: 48, blocks: 6}
+  scenes: {psf_sigma_px: [1.0, 1.3], photons: [500, 5000], background_e: [5, 60]}
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Declare the options of the verb."""
+    parser = subparsers.add_parser("train", description=_DESCRIPTION, epilog=_EPILOG)
+    parser.add_argument("experiment", type=existing_file, metavar="EXPERIMENT", help="experiment file (YAML)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run; made if missing")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run in DIR; the result is that of an uninterrupted one"
+    )
+    add_device_option(parser)
+    parser.add_argument(
+        "--max-minutes",
+        type=positive_float,
+        metavar="MIN",
+        help="stop after this time with a checkpoint, to be continued with --resume",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say where the model is."""
+    from smlm_pb.localization.job import command_line
+    from smlm_pb.training import Experiment, train
+
+    experiment = Experiment.from_yaml(args.experiment)
+    recent: deque[float] = deque(maxlen=_RECENT_STEPS)
+
+    def on_validation(step: int, result: ValidationResult) -> None:
+        note(args, f"step {step}: loss {sum(recent) / len(recent):.4g}, {_scores(result)}")
+
+    with show_progress(args, experiment.name, unit="step") as on_progress, _polite_interrupt() as stop:
+
+        def on_step(step: int, steps: int, terms: dict[str, float]) -> None:
+            recent.append(terms["total"])
+            on_progress(step, steps)
+
+        result = train(
+            experiment,
+            args.out,
+            resume=args.resume,
+            device=args.device,
+            max_seconds=None if args.max_minutes is None else 60 * args.max_minutes,
+            command=command_line(),
+            on_step=on_step,
+            on_validation=on_validation,
+            should_stop=stop.is_set,
+        )
+    if result.steps < experiment.steps:
+        why = "stopped" if stop.is_set() else "time is up"
+        note(
+            args,
+            f"{why} after {result.steps} of {experiment.steps} steps; the best model so far is kept, and "
+            f"'smlm-pb train {args.experiment} --out {args.out} --resume' continues.",
+        )
+    if result.validation is not None:
+        note(args, f"best on unseen scenes: {_scores(result.validation)}")
+    print(f"model: {result.model_folder}  (smlm-pb localize --model {result.model_folder})")
+    return EXIT_INTERRUPTED if stop.is_set() and result.steps < experiment.steps else EXIT_OK
+
+
+def _scores(result: ValidationResult) -> str:
+    return (
+        f"Jaccard {result.jaccard:.3f} at threshold {result.threshold:g}, position error {result.rmse_px:.3f} px, "
+        f"error / stated precision {result.pull:.2f}"
+    )
+
+
+@contextmanager
+def _polite_interrupt() -> Iterator[threading.Event]:
+    """Turn the first Ctrl-C, or end signal of a batch system, into a wish to stop; the second one interrupts."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,164 @@
+"""From what was asked to what holds: values given, read from the file or estimated, and what to warn of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from smlm_pb.camera import Camera
+from smlm_pb.localization.job import Job
+from smlm_pb.localization.settings import (
+    ASSUMED,
+    CAMERA_VALUES,
+    ESTIMATED,
+    FROM_FILE,
+    GIVEN,
+    Conditions,
+    JobSettings,
+    frame_range,
+)
+from smlm_pb.movies import check_movie
+
+if TYPE_CHECKING:
+    from smlm_pb.localization.model import Model
+    from smlm_pb.localization.model_card import ModelCard
+    from smlm_pb.movies import Movie
+
+#: A PSF width this far outside a model's range is within the error of an estimate, relative.
+_PSF_TOLERANCE = 0.03
+_BACKGROUND_TOLERANCE = 1.25
+
+
+def prepare(movie: Movie, model: Model, settings: JobSettings) -> Job:
+    """Make a run ready to start.
+
+    Parameters
+    ----------
+    movie : Movie
+        The movie.
+    model : Model
+        The network and its range of validity.
+    settings : JobSettings
+        What is asked for.
+
+    Returns
+    -------
+    Job
+
+    Raises
+    ------
+    MovieError, CameraError, ConfigurationError
+        When the movie cannot be localized with these values.
+    """
+    return Job(movie, model, settings, resolve(movie, settings, model.card), movie.fingerprint())
+
+
+def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
+    """Find out what was not given, and what the user should know before the run.
+
+    Parameters
+    ----------
+    movie : Movie
+        The movie; some of its frames are read.
+    settings : JobSettings
+        What is asked for.
+    card : ModelCard
+        Range of validity of the model that will be used.
+
+    Returns
+    -------
+    Conditions
+        With one warning per problem.
+
+    Raises
+    ------
+    MovieError
+        When the movie cannot be read, or is constant, saturated or holds values that are no numbers.
+    CameraError
+        When a camera value is impossible, contradicts the movie, or is neither given nor to be told from the movie.
+    ConfigurationError
+        When the movie has none of the frames asked for.
+    """
+    frames, warnings = frame_range(settings.frames, movie)
+    origin: dict[str, str] = {}
+    pixel_size_nm = settings.pixel_size_nm
+    if pixel_size_nm is not None:
+        origin["pixel_size_nm"] = GIVEN
+    elif movie.pixel_size_nm is not None:
+        pixel_size_nm, origin["pixel_size_nm"] = movie.pixel_size_nm, FROM_FILE
+    warnings += check_movie(movie)
+    psf_sigma_px, remarks = _psf_sigma(movie, settings, card, origin)
+    warnings += remarks
+    camera, remarks = _camera(movie, settings, psf_sigma_px if origin["psf_sigma_px"] != ASSUMED else None, origin)
+    warnings += remarks
+    background_e, remarks = _background(movie, camera, origin)
+    warnings += remarks
+    warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, origin)
+    once = tuple(dict.fromkeys(warnings))
+    return Conditions(camera, pixel_size_nm, psf_sigma_px, background_e, frames, origin, once)
+
+
+def _psf_sigma(movie: Movie, settings: JobSettings, card: ModelCard, origin: dict[str, str]) -> tuple[float, list[str]]:
+    if settings.psf_sigma_px is not None:
+        origin["psf_sigma_px"] = GIVEN
+        return float(settings.psf_sigma_px), []
+    from smlm_pb.localization.estimate import estimate_psf_sigma
+
+    estimate = estimate_psf_sigma(movie)
+    if estimate.sigma_px is not None:
+        origin["psf_sigma_px"] = ESTIMATED
+        return float(estimate.sigma_px), list(estimate.warnings)
+    origin["psf_sigma_px"] = ASSUMED
+    assumed = round(math.sqrt(card.psf_sigma_px[0] * card.psf_sigma_px[1]), 2)
+    return assumed, [
+        *estimate.warnings,
+        f"Movie {movie.name}: the PSF width cannot be told from the frames and is assumed to be {assumed:g} px: give "
+        "--psf-sigma-px.",
+    ]
+
+
+def _camera(
+    movie: Movie, settings: JobSettings, psf_sigma_px: float | None, origin: dict[str, str]
+) -> tuple[Camera, list[str]]:
+    from smlm_pb.localization.estimate import check_camera, estimate_camera
+
+    given = settings.given_camera_values
+    origin |= dict.fromkeys(CAMERA_VALUES if settings.camera is not None else given, GIVEN)
+    origin.setdefault("em_gain", ASSUMED)
+    if settings.camera is not None or ("offset_adu" in given and "e_per_adu" in given):
+        camera = replace(settings.camera or Camera(), **given)
+        return camera, check_movie(movie, camera) + check_camera(movie, camera, psf_sigma_px=psf_sigma_px)
+    estimate = estimate_camera(movie, psf_sigma_px=psf_sigma_px, **given)
+    camera = estimate.to_camera()
+    origin |= dict.fromkeys(estimate.estimated, ESTIMATED)
+    return camera, list(estimate.warnings)
+
+
+def _background(movie: Movie, camera: Camera, origin: dict[str, str]) -> tuple[float, list[str]]:
+    from smlm_pb.localization.estimate import estimate_background
+
+    origin["background_e"] = ESTIMATED
+    estimate = estimate_background(movie, camera)
+    return float(estimate.background), list(estimate.warnings)
+
+
+def _outside(name: str, card: ModelCard, psf_sigma_px: float, background_e: float, origin: dict[str, str]) -> list[str]:
+    """Say where the movie lies outside what the model was trained for; ``background_e`` in effective electrons."""
+    warnings = []
+    low, high = card.psf_sigma_px
+    if not low * (1 - _PSF_TOLERANCE) <= psf_sigma_px <= high * (1 + _PSF_TOLERANCE):
+        nearest = low if psf_sigma_px < low else high
+        remedy = (
+            "choose a model for this width" if origin["psf_sigma_px"] == GIVEN else "give --psf-sigma-px if it is wrong"
+        )
+        warnings.append(
+            f"Movie {name}: the PSF of {psf_sigma_px:.3g} px ({origin['psf_sigma_px']}) lies outside the {low:g} to "
+            f"{high:g} px of model '{card.name}', which is told {nearest:g} px: {remedy}, or train one."
+        )
+    if background_e > card.background_e[1] * _BACKGROUND_TOLERANCE:
+        warnings.append(
+            f"Movie {name}: the background of {background_e:.3g} e⁻ per pixel is beyond the "
+            f"{card.background_e[1]:g} e⁻ of model '{card.name}': check offset_adu and e_per_adu, or use another model."
+        )
+    return warnings

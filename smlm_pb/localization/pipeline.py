@@ -1,0 +1,189 @@
+"""Movie → blocks → photo-electrons → network → candidates, one block at a time, each stage ahead of the next.
+
+Reading runs in one thread, the network in a second, and whatever is done with the candidates in the caller's, so that
+disk, processor and graphics card work at the same time. At most a few blocks are in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.localization.candidates import Candidates, join_candidates, select_candidates
+from smlm_pb.localization.prefetch import Prefetch
+from smlm_pb.movies import Movie, check_block, iterate_blocks
+
+if TYPE_CHECKING:
+    import torch
+
+    from smlm_pb.camera import Camera
+    from smlm_pb.localization.model import Model
+
+#: Blocks that wait between two stages.
+_DEPTH = 2
+# Measured with 64 channels on one and two threads of a processor: one to eight frames of 64×64 px are equally fast,
+# 32 take half as long again, because the features no longer fit in the cache. The same holds for large tiles.
+_CPU_BATCH_PX = 1 << 14
+_CPU_BLOCK_PX = 1 << 16
+_CPU_TILE_PX = 160
+_GPU_BATCH_PX = 1 << 20
+_GPU_BLOCK_PX = 1 << 22
+_GPU_TILE_PX = 1024
+#: A frame this much wider than a tile is still predicted whole: the margins of tiles would cost more.
+_WHOLE_FRAME_FACTOR = 1.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the work is cut up; the result does not depend on it.
+
+    Parameters
+    ----------
+    block_frames : int
+        Frames that are read, and finished, at a time.
+    batch_frames : int
+        Frames that the network sees at a time.
+    tile_px : int
+        Side of the tiles that larger frames are cut into, px.
+    """
+
+    block_frames: int
+    batch_frames: int
+    tile_px: int
+
+
+class Block(NamedTuple):
+    """Candidates of the frames ``start`` to ``stop`` (exclusive)."""
+
+    start: int
+    stop: int
+    candidates: Candidates
+
+
+def plan_work(height: int, width: int, device: torch.device) -> Plan:
+    """Choose sizes that keep the device busy and the memory small.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of a frame, px.
+    device : torch.device
+        Where the network runs.
+
+    Returns
+    -------
+    Plan
+    """
+    on_cpu = device.type == "cpu"
+    pixels, longest = height * width, max(height, width)
+    largest = _CPU_TILE_PX if on_cpu else _GPU_TILE_PX
+    # Equal tiles: a narrow last one would be mostly margin.
+    tiles = 1 if longest <= largest * _WHOLE_FRAME_FACTOR else -(-longest // largest)
+    return Plan(
+        block_frames=max(1, (_CPU_BLOCK_PX if on_cpu else _GPU_BLOCK_PX) // pixels),
+        batch_frames=max(1, (_CPU_BATCH_PX if on_cpu else _GPU_BATCH_PX) // pixels),
+        tile_px=-(-longest // tiles),
+    )
+
+
+@contextmanager
+def find_candidates(
+    movie: Movie,
+    model: Model,
+    *,
+    camera: Camera,
+    psf_sigma_px: float,
+    frames: tuple[int, int],
+    floor: float,
+    plan: Plan | None = None,
+) -> Iterator[Iterator[Block]]:
+    """Find the candidates of a movie, block by block.
+
+    Parameters
+    ----------
+    movie : Movie
+        The movie.
+    model : Model
+        The network on its device.
+    camera : Camera
+        Turns camera values into photo-electrons.
+    psf_sigma_px : float
+        PSF width that the network is told, px.
+    frames : (int, int)
+        First frame and the one after the last.
+    floor : float
+        Smallest probability of a candidate that is listed.
+    plan : Plan, optional
+        Sizes; chosen for the device when left out.
+
+    Yields
+    ------
+    iterator of Block
+        In the order of time. It must be used inside the ``with`` block, whose end stops the threads.
+
+    Raises
+    ------
+    MovieError
+        When frames cannot be read or hold values that are no numbers.
+    """
+    plan = plan or plan_work(movie.height, movie.width, model.device)
+    with ExitStack() as stack:
+        read = stack.enter_context(Prefetch(_read(movie, camera, frames, plan), _DEPTH))
+        found = _predict(read, model, camera.excess_noise_factor, psf_sigma_px, floor, plan)
+        yield stack.enter_context(Prefetch(found, _DEPTH))
+
+
+def _read(
+    movie: Movie, camera: Camera, frames: tuple[int, int], plan: Plan
+) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+    """Blocks of effective photo-electrons (n, height, width), on which photon noise has variance = mean."""
+    for first, block in iterate_blocks(movie, *frames, plan.block_frames):
+        check_block(block, first, movie.name)
+        yield first, camera.to_electrons(block) / np.float32(camera.excess_noise_factor)
+
+
+def _predict(
+    blocks: Iterator[tuple[int, npt.NDArray[np.float32]]],
+    model: Model,
+    excess_noise_factor: float,
+    psf_sigma_px: float,
+    floor: float,
+    plan: Plan,
+) -> Iterator[Block]:
+    import torch
+
+    from smlm_pb.networks import predict_tiled
+
+    for first, electrons in blocks:
+        parts: list[Candidates] = []
+        for start in range(0, len(electrons), plan.batch_frames):
+            with arithmetic(model.device):
+                batch = torch.from_numpy(electrons[start : start + plan.batch_frames, None]).to(model.device)
+                sigma = torch.full((len(batch),), psf_sigma_px, device=model.device)
+                field = predict_tiled(model.network, batch, sigma, tile_px=plan.tile_px)
+                parts.append(
+                    select_candidates(
+                        field, first_frame=first + start, floor=floor, excess_noise_factor=excess_noise_factor
+                    )
+                )
+        yield Block(first, first + len(electrons), join_candidates(parts))
+
+
+def arithmetic(device: torch.device) -> AbstractContextManager[None]:
+    """The arithmetic of inference, decided here alone: float32 without shortcuts, no gradients.
+
+    Graphics cards would otherwise round the inputs of convolutions to 10 bits, which moves molecules by more than
+    the batch they happen to be in may.
+    """
+    import torch
+
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode())
+    if device.type == "cuda":
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+    return stack  # type: ignore[return-value]

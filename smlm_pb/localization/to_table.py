@@ -1,0 +1,184 @@
+"""From a movie to a table in memory."""
+
+from __future__ import annotations
+
+import warnings as python_warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from smlm_pb.errors import Cancelled
+from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR, as_columns
+from smlm_pb.localization.job import (
+    Job,
+    OnBlock,
+    OnProgress,
+    ShouldStop,
+    at_or_above,
+    choose_threshold,
+    get_model,
+)
+from smlm_pb.localization.model import DEFAULT_MODEL, Model
+from smlm_pb.localization.settings import JobSettings
+from smlm_pb.localization.summary import SummaryBuilder, warn_about
+from smlm_pb.localization.threshold import ProbabilityHistogram
+from smlm_pb.localizations import Localizations
+from smlm_pb.movies import open_movie
+
+if TYPE_CHECKING:
+    import os
+
+    import numpy.typing as npt
+
+    from smlm_pb.camera import Camera
+
+
+class LocalizationStopped(Cancelled):
+    """Localization was stopped; :attr:`finished` holds the molecules of the frames that were done."""
+
+    def __init__(self, message: str, finished: Localizations) -> None:
+        super().__init__(message)
+        self.finished = finished
+
+
+def localize(
+    movie: Any,
+    *,
+    model: str | os.PathLike[str] | Model = DEFAULT_MODEL,
+    camera: Camera | None = None,
+    pixel_size_nm: float | None = None,
+    offset_adu: float | None = None,
+    e_per_adu: float | None = None,
+    em_gain: float | None = None,
+    psf_sigma_px: float | None = None,
+    threshold: float | str = "auto",
+    device: str = "auto",
+    frames: tuple[int, int | None] | None = None,
+    floor: float = DEFAULT_FLOOR,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+    on_block: OnBlock | None = None,
+) -> Localizations:
+    """Find the molecules in a movie.
+
+    What is not given is read from the file or estimated from the movie; ``provenance[-1]["conditions"]`` tells the
+    values and where each comes from. The movie is read block by block; only the table is kept in memory.
+
+    Parameters
+    ----------
+    movie : path, array (frame, y, x), or Movie
+        Anything that :func:`smlm_pb.open_movie` opens.
+    model : str, path or Model
+        Name of a shipped model, folder of one's own, or a loaded model.
+    camera : Camera, optional
+        The whole camera; single values below replace its own.
+    pixel_size_nm : float, optional
+        Edge of a camera pixel in the sample, nm; without it positions are in pixels only.
+    offset_adu, e_per_adu, em_gain : float, optional
+        Camera offset in ADU, photo-electrons per ADU before multiplication, electron-multiplication gain.
+    psf_sigma_px : float, optional
+        Standard deviation of the point-spread function, px.
+    threshold : float or "auto"
+        Smallest probability that is kept. ``"auto"``: the one with the best expected Jaccard index.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+    frames : (int, int or None), optional
+        First frame and the one after the last, counted from 0.
+    floor : float
+        Candidates below this probability are not considered.
+    on_progress : callable, optional
+        Called with (frames done, frames in all).
+    should_stop : callable, optional
+        Asked after every block; when true the run stops.
+    on_block : callable, optional
+        Called with a :class:`FinishedBlock` after every block.
+
+    Returns
+    -------
+    Localizations
+        Ordered by frame.
+
+    Raises
+    ------
+    MovieError, CameraError, ModelError, ConfigurationError
+        When an input is wrong; the message says what to do.
+    LocalizationStopped
+        When ``should_stop`` asked for it; holds what was found until then.
+
+    Warns
+    -----
+    UserWarning
+        When the movie lies outside of what the model was trained for, or the camera values do not fit it.
+
+    Examples
+    --------
+    >>> import smlm_pb
+    >>> molecules = smlm_pb.localize("movie.tif", pixel_size_nm=100)  # doctest: +SKIP
+    """
+    settings = JobSettings(
+        camera=camera,
+        pixel_size_nm=pixel_size_nm,
+        offset_adu=offset_adu,
+        e_per_adu=e_per_adu,
+        em_gain=em_gain,
+        psf_sigma_px=psf_sigma_px,
+        threshold=threshold,
+        frames=frames,
+        floor=floor,
+    )
+    opened = open_movie(movie)
+    try:
+        from smlm_pb.localization.conditions import prepare
+
+        job = prepare(opened, get_model(model, device), settings)
+        for warning in job.conditions.warnings:
+            python_warnings.warn(warning, UserWarning, stacklevel=2)
+        return _collect(job, on_progress, should_stop, on_block)
+    finally:
+        if opened is not movie:
+            opened.close()
+
+
+def _collect(
+    job: Job, on_progress: OnProgress | None, should_stop: ShouldStop | None, on_block: OnBlock | None
+) -> Localizations:
+    """Gather all candidates, choose the threshold, select."""
+    histogram = ProbabilityHistogram()
+    parts: list[npt.NDArray[Any]] = [np.empty(0, CANDIDATE_DTYPE)]
+    start, stop = job.conditions.frames
+    with job.find_candidates((start, stop)) as blocks:
+        for block in blocks:
+            parts.append(block.candidates.rows)
+            histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
+            if on_block is not None:
+                moment = choose_threshold(job.settings, histogram).threshold
+                on_block(job.finished_block(block.start, block.stop, block.candidates, moment))
+            if on_progress is not None:
+                on_progress(block.stop - start, stop - start)
+            if should_stop is not None and block.stop < stop and should_stop():
+                finished = _select(job, parts, histogram, block.stop - start)
+                raise LocalizationStopped(
+                    f"Stopped after frame {block.stop - 1} of movie {job.movie.name}; {len(finished)} molecules were "
+                    "found until then.",
+                    finished,
+                )
+    return _select(job, parts, histogram, stop - start)
+
+
+def _select(job: Job, parts: list[npt.NDArray[Any]], histogram: ProbabilityHistogram, n_frames: int) -> Localizations:
+    expectation = choose_threshold(job.settings, histogram)
+    rows = np.concatenate(parts)
+    rows = rows[at_or_above(rows["probability"], expectation.threshold)]
+    builder = SummaryBuilder(n_frames, job.movie.height * job.movie.width)
+    builder.add(rows)
+    summary = builder.finish()
+    warnings = warn_about(
+        summary,
+        expectation,
+        job.model.card,
+        name=job.movie.name,
+        excess_noise_factor=job.conditions.camera.excess_noise_factor,
+    )
+    for warning in warnings:
+        python_warnings.warn(warning, UserWarning, stacklevel=4)
+    return Localizations(as_columns(rows), job.info, [job.provenance(expectation, summary, warnings)])
