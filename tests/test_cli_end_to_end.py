@@ -1,12 +1,16 @@
 """All verbs after one another, as a user would: simulate, localize, evaluate, convert, render; and the demo."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from hand_made_model import make_model
 
 from smlm_pb.cli import main as cli
+from smlm_pb.errors import OutputError
 from smlm_pb.formats import read_table
+from smlm_pb.formats.output import written_whole
 
 RECIPE = """
 frames: 20
@@ -70,6 +74,17 @@ def test_demo_shows_table_score_and_picture(tmp_path, model, capsys):
     assert "--overwrite" in capsys.readouterr().err
     assert (out / "filaments.png").read_bytes() == picture
     smlm_pb("demo", "--out", out, "--model", model, "--overwrite", "--quiet")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_called_by_its_name(tmp_path):
+    with (
+        pytest.raises(OutputError, match="No space left on device"),
+        written_whole(tmp_path / "a.tif", False),
+        Path("/dev/full").open("wb") as full,
+    ):
+        np.zeros(1_000_000).tofile(full)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -43,6 +43,8 @@ def clear_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or str(error).partition("\n")[0]
+        if "requested and" in reason:  # numpy's words for a write that the disk cut short
+            reason = "No space left on device"
         raise OutputError(f"{path} cannot be written: {reason}.") from error
 
 
