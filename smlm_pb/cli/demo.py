@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from smlm_pb.movies import Movie
 
 #: What a user would know of the camera that recorded the sample.
-CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5}
+OFFSET_ADU, E_PER_ADU = 100.0, 0.5
+_FILES = ("filaments.tif", "filaments_truth.csv")
 _TOLERANCE_NM = 50.0
 _ROWS_SHOWN = 6
 _PIXEL_NM = 10.0
@@ -53,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as stack:
         sample = files("smlm_pb.sample_data")
         path, truth_path = (stack.enter_context(as_file(sample / name)) for name in _FILES)
-        options = " ".join(f"--{name.replace('_', '-')} {value:g}" for name, value in CAMERA.items())
-        note(args, f"The same as: smlm-pb localize {path} {options} --out {args.out}")
+        camera = f"--offset-adu {OFFSET_ADU:g} --e-per-adu {E_PER_ADU:g}"
+        note(args, f"The same as: smlm-pb localize {path} {camera} --out {args.out}")
         with show_progress(args, path.name) as on_progress:
             table = localize_to_file(
                 path,
@@ -63,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
                 device=args.device,
                 overwrite=args.overwrite,
                 on_progress=on_progress,
-                **CAMERA,
+                offset_adu=OFFSET_ADU,
+                e_per_adu=E_PER_ADU,
             )
         molecules = read_table(table)
         print(f"{len(molecules)} molecules in {molecules.info.n_frames} frames, the first {_ROWS_SHOWN}:\n")
@@ -73,9 +75,6 @@ def run(args: argparse.Namespace) -> int:
     print(f"table:   {table}  (opens in Picasso; 'smlm-pb convert' translates it for other programs)")
     print(f"picture: {picture}")
     return EXIT_OK
-
-
-_FILES = ("filaments.tif", "filaments_truth.csv")
 
 
 def _first_rows(molecules: Localizations) -> str:
