@@ -1,9 +1,26 @@
 """From localizations to a result: images, quality, linking, filtering, drift."""
 
+from smlm_pb.analysis.filters import filter_by, filter_neighbours, filter_region
+from smlm_pb.analysis.linking import link, merge_groups
 from smlm_pb.analysis.picture import save_image
 from smlm_pb.analysis.precision import Nena, nena
 from smlm_pb.analysis.quality_report import Quality, quality
 from smlm_pb.analysis.rendering import Rendering, render
 from smlm_pb.analysis.resolution import Frc, frc
 
-__all__ = ["Frc", "Nena", "Quality", "Rendering", "frc", "nena", "quality", "render", "save_image"]
+__all__ = [
+    "Frc",
+    "Nena",
+    "Quality",
+    "Rendering",
+    "filter_by",
+    "filter_neighbours",
+    "filter_region",
+    "frc",
+    "link",
+    "merge_groups",
+    "nena",
+    "quality",
+    "render",
+    "save_image",
+]

@@ -23,6 +23,8 @@ VERBS: dict[str, str] = {
     "localize": "find the molecules in one or many movies",
     "render": "draw the super-resolved image of a table of molecules",
     "evaluate": "compare a table of molecules with the known truth",
+    "filter": "keep the molecules that fulfil a condition",
+    "link": "join the localizations of each blink into one molecule",
     "quality": "judge a table of molecules without knowing the truth",
     "convert": "translate a table of molecules between file formats",
     "simulate": "make a movie with known molecules from a recipe",
