@@ -27,7 +27,7 @@ test: $(VENV)/.dev-installed lint ## check style and types, run all tests (GUI t
 lint: $(VENV)/.dev-installed ## check style and types
 	@echo "== style and types"
 	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check --quiet . || { echo "Some files are not formatted: run 'make format'."; exit 1; }
+	@$(BIN)/ruff format --check --quiet . >/dev/null || { echo "Some files are not formatted: run 'make format'."; exit 1; }
 	@$(BIN)/mypy
 
 format: $(VENV)/.dev-installed ## format the code
