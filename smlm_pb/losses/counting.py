@@ -3,28 +3,34 @@
 Every candidate ``i`` exists with probability ``p_i = sigmoid(z_i)``, independently. The number that exist follows
 the Poisson-binomial distribution (Schroeter, 2021, Eq. 2.3-2.10); the loss is ``-log Pr(C = c)`` for the true count.
 
-Two exact routes are here. The *loss* uses exponential tilting: multiplying all odds by one factor ``exp(theta)``
-chosen so that the expected count becomes ``c`` puts the wanted probability at the mode of a narrow distribution,
-where a short inverse Fourier sum recovers it to rounding without cancellation; the tilt is then undone exactly.
-The *full distribution* uses a product tree of the per-candidate polynomials (all terms positive, so no cancellation).
+The loss uses exponential tilting: multiplying all odds by one factor ``exp(theta)`` chosen so that the expected count
+becomes ``c`` puts the wanted probability at the mode of a narrow distribution, where a short inverse Fourier sum
+recovers it to rounding without cancellation; the tilt is then undone exactly. The whole distribution is in
+:mod:`smlm_pb.losses.count_distribution`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from smlm_pb.errors import ImpossibleCountError
 
 _NEWTON_STEPS = 60
 _SIGMA_SPAN = 14.0
-_MIN_FREQUENCIES = 32
+#: Odd, as every period: see `_fourier_grid`.
+_MIN_PERIOD = 33
 #: Characteristic-function values below exp(-_DECAY) are left out of the Fourier sum.
 _DECAY = 40.0
+#: Candidates worked on at a time: on a CPU their intermediate values should stay in its cache.
+_CPU_BLOCK = 1 << 16
+_GPU_BLOCK = 1 << 24
 
 
 def count_negative_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
@@ -41,12 +47,12 @@ def count_negative_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
     -------
     Tensor (batch,)
         Negative log-likelihood in the dtype of ``logits``. Its gradient is ``p_i - Pr(B_i = 1 | C = c)``, which is
-        bounded and never NaN.
+        bounded, and NaN only where a logit of the same item is.
 
     Raises
     ------
     ImpossibleCountError
-        When a count is negative or exceeds the number of candidates that are there.
+        When a count is negative, not a whole number, or above the number of candidates that are there.
 
     References
     ----------
@@ -56,13 +62,14 @@ def count_negative_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
         raise ValueError(
             f"logits must be (batch, candidates) and counts (batch,), got {tuple(logits.shape)}, {tuple(counts.shape)}"
         )
-    available = torch.isfinite(logits).sum(1) + torch.isposinf(logits).sum(1)
-    impossible = (counts < 0) | (counts > available)
+    # A NaN stays a candidate, so that a diverged network shows as a NaN loss and not as a wrong count.
+    available = (~torch.isneginf(logits)).sum(1)
+    impossible = ~((counts >= 0) & (counts <= available) & (counts == counts.round()))
     if bool(impossible.any()):
         row = int(impossible.nonzero()[0, 0])
         raise ImpossibleCountError(
-            f"Count {int(counts[row])} in item {row} cannot come from {int(available[row])} candidates: "
-            "it must lie between 0 and their number; use smaller tiles, more candidates per pixel, or drop molecules."
+            f"Count {counts[row].item():g} in item {row} cannot come from {int(available[row])} candidates: "
+            "it must be a whole number from 0 to theirs; use larger tiles, more candidates per pixel, fewer molecules."
         )
     result: Tensor = _CountNLL.apply(logits, counts)
     return result
@@ -75,153 +82,145 @@ class _CountNLL(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, counts: Tensor) -> Tensor:
         # Apple's GPU has no float64, without which the Fourier sum would lose rare counts.
         exact = torch.device("cpu") if logits.device.type == "mps" else logits.device
-        value, gradient = _tilted_value_and_gradient(logits.detach().to(exact).double(), counts.to(exact).double())
+        z, c = logits.detach().to(exact), counts.to(exact)
+        block = _CPU_BLOCK if exact.type == "cpu" else _GPU_BLOCK
+        rows = max(1, block // max(1, z.shape[1]))
+        value, gradient = z.new_empty(z.shape[0]), torch.empty_like(z)
+        for start in range(0, z.shape[0], rows):
+            part = slice(start, start + rows)
+            value[part], gradient[part] = _value_and_gradient(z[part].double(), c[part].double(), block)
         ctx.save_for_backward(gradient.to(logits))
         return value.to(logits)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None]:
         (gradient,) = ctx.saved_tensors
         return gradient * grad_outputs[0][:, None], None
 
 
-def _tilted_value_and_gradient(logits: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+def _softplus(x: Tensor) -> Tensor:
+    # torch's own softplus drops exp(-x) above 20.
+    return -functional.logsigmoid(-x)
+
+
+def _value_and_gradient(logits: Tensor, counts: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Negative log-likelihood and its gradient with respect to the logits, in float64."""
-    # exp(-700) is the smallest normal double: beyond it a candidate is certain for every purpose.
-    logits = logits.clamp(-700.0, 700.0).where(~torch.isneginf(logits), logits.new_tensor(-math.inf))
-    probability = torch.sigmoid(logits)
-    present = torch.isfinite(logits)
-    size = present.sum(1).to(logits.dtype)
-    softplus_sum = functional.softplus(logits).where(present, 0.0).sum(1)
-    positive_sum = logits.where(present, 0.0).sum(1)
-    none, every = counts == 0, counts == size
-    value = torch.where(none, softplus_sum, softplus_sum - positive_sum)
-    posterior = torch.where(none[:, None], torch.zeros_like(logits), present.to(logits.dtype))
-    inner = (~(none | every)).nonzero()[:, 0]
+    # exp(-700) is near the smallest double: beyond it a candidate is certain for every purpose.
+    logits = logits.clamp(-700.0, 700.0).where(~torch.isneginf(logits), -math.inf)
+    there = ~torch.isneginf(logits)
+    diverged = torch.isnan(logits).any(1)
+    none, every = counts == 0, counts == there.sum(1)
+    value = torch.where(
+        none,
+        _softplus(logits).where(there, 0.0).sum(1),
+        _softplus(-logits).where(there, 0.0).sum(1),
+    )
+    posterior = there.to(logits.dtype) * (~none[:, None])
+    inner = (~(none | every | diverged)).nonzero()[:, 0]
     if inner.numel():
-        inner_value, inner_posterior = _interior(logits[inner], counts[inner], softplus_sum[inner])
+        inner_value, inner_posterior = _interior(logits[inner], counts[inner], block)
         value = value.index_copy(0, inner, inner_value)
         posterior = posterior.index_copy(0, inner, inner_posterior)
-    return value.clamp_min(0.0), probability - posterior
+    value = value.clamp_min(0.0).where(~diverged, math.nan)
+    gradient = (torch.sigmoid(logits) - posterior).where(~diverged[:, None], math.nan)
+    return value, gradient
 
 
-def _interior(logits: Tensor, counts: Tensor, softplus_sum: Tensor) -> tuple[Tensor, Tensor]:
+def _interior(logits: Tensor, counts: Tensor, block: int) -> tuple[Tensor, Tensor]:
     """Value and posterior existence for counts strictly between 0 and the number of candidates."""
-    theta = _solve_tilt(logits, counts)
+    theta = solve_tilt(logits, counts)
     tilted = logits + theta[:, None]
     q = torch.sigmoid(tilted)
-    present = torch.isfinite(logits)
-    variance = (q * (1 - q)).sum(1)
-    # Aliasing wraps mass from a distance of `period` counts, i.e. many standard deviations, onto the wanted one.
-    period = (_SIGMA_SPAN * variance.sqrt()).ceil().clamp_min(_MIN_FREQUENCIES)
-    # |phi(omega)| <= exp(-variance * (1 - cos omega)): higher frequencies add nothing.
-    cosine = (1 - _DECAY / variance.clamp_min(1e-300)).clamp_min(-1.0)
-    highest = torch.minimum(torch.acos(cosine) * period / (2 * math.pi), period / 2)
-    n_frequencies = int(highest.max().floor().item()) + 1
-    index = torch.arange(n_frequencies, device=logits.device, dtype=logits.dtype)
-    omega = 2 * math.pi * index / period[:, None]
-    weight = torch.where(index == 0, 1.0, 2.0).expand_as(omega).clone()
-    # For an even period the Nyquist frequency is its own mirror image.
-    weight[(index * 2)[None] == period[:, None]] = 1.0
-    weight[(index * 2)[None] > period[:, None]] = 0.0
-
-    log_magnitude = torch.zeros_like(omega)
-    phase = torch.zeros_like(omega)
-    for k in range(1, n_frequencies):
-        cos, sin = torch.cos(omega[:, k : k + 1]), torch.sin(omega[:, k : k + 1])
-        log_magnitude[:, k] = 0.5 * torch.log1p((-2 * q * (1 - q) * (1 - cos)).clamp_min(-1 + 1e-300)).sum(1)
-        phase[:, k] = torch.atan2(q * sin, 1 - q + q * cos).sum(1)
+    # The variance of one candidate, from both tails: 1 - q loses all digits where q is nearly 1.
+    spread = q * torch.sigmoid(-tilted)
+    omega, weight, period = _fourier_grid(spread.sum(1))
+    # Shapes in the sums below: (item, frequency, candidate).
+    sin, lost = torch.sin(omega)[..., None], (1 - torch.cos(omega))[..., None]
+    log_magnitude, phase = torch.zeros_like(omega), torch.zeros_like(omega)
+    for part, f in _blocks(q.shape, omega.shape[1], block):
+        q_here, spread_here = q[:, None, part], spread[:, None, part]
+        log_magnitude[:, f] += 0.5 * torch.log1p((-2 * lost[:, f]) * spread_here).sum(2)
+        phase[:, f] += torch.atan2(sin[:, f] * q_here, 1 - lost[:, f] * q_here).sum(2)
     angle = phase - omega * counts[:, None]
     amplitude = weight * torch.exp(log_magnitude) / period[:, None]
     mass = (amplitude * torch.cos(angle)).sum(1)
 
-    posterior = torch.zeros_like(q)
-    for k in range(n_frequencies):
-        # q e^{iw} / (1 - q + q e^{iw}) in real arithmetic.
-        cos, sin = torch.cos(omega[:, k : k + 1]), torch.sin(omega[:, k : k + 1])
-        denominator = (1 - 2 * q * (1 - q) * (1 - cos)).clamp_min(1e-300)
-        real = q * (q + (1 - q) * cos) / denominator
-        imaginary = q * (1 - q) * sin / denominator
-        posterior += amplitude[:, k : k + 1] * (
-            real * torch.cos(angle[:, k : k + 1]) - imaginary * torch.sin(angle[:, k : k + 1])
-        )
+    real, imaginary = ((amplitude * wave)[..., None] for wave in (torch.cos(angle), torch.sin(angle)))
+    posterior = q * real[:, 0]
+    for part, f in _blocks(q.shape, omega.shape[1], block):
+        # The real part of the amplitude times q e^{iw} / (1 - q + q e^{iw}), in real arithmetic.
+        q_here, spread_here = q[:, None, part], spread[:, None, part]
+        mixed = (real[:, f] * lost[:, f] + imaginary[:, f] * sin[:, f]) * spread_here
+        posterior[:, part] += ((real[:, f] * q_here - mixed) / (1 - (2 * lost[:, f]) * spread_here)).sum(1)
     posterior = (posterior / mass[:, None]).clamp(0.0, 1.0)
 
-    tilted_softplus = functional.softplus(tilted).where(present, 0.0).sum(1)
-    value = softplus_sum - tilted_softplus + theta * counts - torch.log(mass)
-    return value, posterior
+    there = torch.isfinite(logits)
+    untilted = (_softplus(logits) - _softplus(tilted)).where(there, 0.0).sum(1)
+    return untilted + theta * counts - torch.log(mass), posterior
 
 
-def _solve_tilt(logits: Tensor, counts: Tensor) -> Tensor:
-    """The tilt theta with sum(sigmoid(z + theta)) = c, by safeguarded Newton steps."""
+def _fourier_grid(variance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Frequencies ``(items, n)`` of the Fourier sum, their weights, and the period ``(items,)`` in counts."""
+    # Aliasing wraps mass from a distance of one period, i.e. many standard deviations, onto the wanted count.
+    period = (_SIGMA_SPAN * variance.sqrt()).ceil().clamp_min(_MIN_PERIOD)
+    # Odd, so that pi is not among the frequencies: there the factor of a candidate of probability 1/2 is zero, and
+    # the product of all the others could not be had by dividing by it.
+    period = period + (1 - period % 2)
+    # |phi(omega)| <= exp(-variance * (1 - cos omega)): higher frequencies add nothing.
+    cosine = (1 - _DECAY / variance.clamp_min(1e-300)).clamp_min(-1.0)
+    highest = torch.minimum(torch.acos(cosine) * period / (2 * math.pi), (period - 1) / 2)
+    index = torch.arange(int(highest.max().floor().item()) + 1, device=variance.device, dtype=variance.dtype)
+    omega = 2 * math.pi * index / period[:, None]
+    weight = torch.where(2 * index < period[:, None], 2.0, 0.0)
+    weight[:, 0] = 1.0
+    return omega, weight.to(variance.dtype), period
+
+
+def _blocks(shape: torch.Size, n_frequencies: int, block: int) -> Iterator[tuple[slice, slice]]:
+    """Ranges of candidates and of frequencies (but the zero one) that make up about ``block`` numbers."""
+    items, candidates = shape
+    length = min(candidates, max(1, block // items))
+    together = max(1, block // (items * length))
+    for start in range(0, candidates, length):
+        for first in range(1, n_frequencies, together):
+            yield slice(start, start + length), slice(first, first + together)
+
+
+def solve_tilt(logits: Tensor, counts: Tensor) -> Tensor:
+    """The tilt theta with sum(sigmoid(z + theta)) = c to about 0.1, by safeguarded Newton steps.
+
+    Parameters
+    ----------
+    logits : Tensor (batch, candidates)
+        Existence logits; infinite ones are left out.
+    counts : Tensor (batch,)
+        Wanted expected count, strictly between 0 and the number of finite logits.
+
+    Returns
+    -------
+    Tensor (batch,)
+    """
     present = torch.isfinite(logits)
     highest = logits.where(present, -math.inf).amax(1)
     lowest = logits.where(present, math.inf).amin(1)
     size = present.sum(1).to(logits.dtype)
     base = torch.log(counts) - torch.log(size - counts)
     low, high = base - highest, base - lowest
-    theta = 0.5 * (low + high)
     # With most candidates near zero the expected count grows like exp(theta): start there.
     guess = torch.log(counts) - torch.logsumexp(functional.logsigmoid(logits).where(present, -math.inf), 1)
-    theta = torch.where((guess > low) & (guess < high), guess, theta)
+    theta = torch.where((guess > low) & (guess < high), guess, 0.5 * (low + high))
     for _ in range(_NEWTON_STEPS):
-        q = torch.sigmoid(logits + theta[:, None])
+        q = torch.sigmoid(logits + theta[:, None]).where(present, 0.0)
         excess = q.sum(1) - counts
         high = torch.where(excess > 0, theta, high)
         low = torch.where(excess > 0, low, theta)
-        # Exact zero of the mean is not needed: any tilt is undone exactly, it only has to be near the mode.
+        # Exact equality is not needed: any tilt is undone exactly, it only has to be near the mode.
         if bool((excess.abs() < 0.1).all()):
             break
         step = theta - excess / (q * (1 - q)).sum(1).clamp_min(1e-300)
         theta = torch.where((step > low) & (step < high), step, 0.5 * (low + high))
     return theta
-
-
-def poisson_binomial_log_pmf(probabilities: Tensor, max_count: int | None = None) -> Tensor:
-    """Logarithm of the whole Poisson-binomial distribution, by a scaled product tree.
-
-    Parameters
-    ----------
-    probabilities : Tensor (batch, candidates)
-        Existence probabilities.
-    max_count : int, optional
-        Largest count wanted; cutting the tree there is exact for the counts kept.
-
-    Returns
-    -------
-    Tensor (batch, max_count + 1)
-        ``log Pr(C = k)`` for ``k = 0 … max_count``; ``-inf`` where impossible.
-
-    References
-    ----------
-    J. Schroeter, PhD thesis (2021), Eq. 2.11, arranged as a tree: log2(N) levels instead of N steps.
-    """
-    batch, size = probabilities.shape
-    degree = size if max_count is None else max_count
-    nodes = torch.stack((1 - probabilities, probabilities), dim=-1)
-    log_scale = probabilities.new_zeros(batch, size)
-    while nodes.shape[1] > 1:
-        if nodes.shape[1] % 2:
-            one = torch.zeros_like(nodes[:, :1])
-            one[..., 0] = 1.0
-            nodes = torch.cat((nodes, one), 1)
-            log_scale = functional.pad(log_scale, (0, 1))
-        nodes = _multiply_polynomials(nodes[:, 0::2], nodes[:, 1::2], degree)
-        scale = nodes.amax(-1, keepdim=True).clamp_min(torch.finfo(nodes.dtype).tiny)
-        nodes = nodes / scale
-        log_scale = log_scale[:, 0::2] + log_scale[:, 1::2] + scale[..., 0].log()
-    pmf = functional.pad(nodes[:, 0], (0, max(0, degree + 1 - nodes.shape[-1])))[:, : degree + 1]
-    return pmf.log() + log_scale
-
-
-def _multiply_polynomials(left: Tensor, right: Tensor, degree: int) -> Tensor:
-    """Products of polynomials along the last axis, cut at ``degree``."""
-    length = min(left.shape[-1] + right.shape[-1] - 1, degree + 1)
-    product = left.new_zeros(*left.shape[:-1], length)
-    for k in range(min(left.shape[-1], length)):
-        part = right[..., : length - k]
-        product[..., k : k + part.shape[-1]] += left[..., k : k + 1] * part
-    return product
 
 
 def start_logit(mean_count: float, n_candidates: int) -> float:
@@ -238,6 +237,11 @@ def start_logit(mean_count: float, n_candidates: int) -> float:
     -------
     float
         ``log(c / (N - c))``.
+
+    Raises
+    ------
+    ImpossibleCountError
+        When the mean count does not lie between 0 and the number of candidates.
     """
     if not 0 < mean_count < n_candidates:
         raise ImpossibleCountError(
@@ -255,7 +259,7 @@ def tile_counts(logits: Tensor, y: Tensor, x: Tensor, item: Tensor, tile_px: int
     logits : Tensor (batch, n, height, width)
         Existence logits of ``n`` candidates per pixel.
     y, x : Tensor (molecules,)
-        True positions in px (centre of the first pixel 0.0).
+        True positions in px (centre of the first pixel 0.0); one outside the image counts at the nearest pixel.
     item : Tensor (molecules,)
         Index of the batch item to which each molecule belongs.
     tile_px : int

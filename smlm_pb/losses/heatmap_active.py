@@ -11,7 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from smlm_pb.losses.heatmap_points import scaled_per_item
 
 
 class ActivePairSum(torch.autograd.Function):
@@ -46,10 +49,10 @@ class ActivePairSum(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the kept gradient."""
-        scale = grad_outputs[0]
-        return (*(g * scale.reshape(-1, *([1] * (g.ndim - 1))) for g in ctx.saved_tensors), None, None, None)
+        return (*(scaled_per_item(g, grad_outputs[0]) for g in ctx.saved_tensors), None, None, None)
 
 
 def _add_row(

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 _CHUNK_PAIRS = 1_000_000
 
@@ -79,47 +80,70 @@ def heatmap_matching_points(
     """
     dimensions = position.shape[-1]
     squared = as_bandwidth(bandwidth, dimensions, position) ** 2
-    if variance is None:
-        variance = torch.zeros_like(position)
     if truth_weight is None:
         truth_weight = truth.new_ones(truth.shape[:2])
-    zero = torch.zeros_like(truth)
     pp = _PairSum.apply(position, probability, variance, position, probability, variance, squared)
-    pt = _PairSum.apply(position, probability, variance, truth, truth_weight, zero, squared)
+    pt = _PairSum.apply(position, probability, variance, truth, truth_weight, None, squared)
     with torch.no_grad():
-        tt = _PairSum.apply(truth, truth_weight, zero, truth, truth_weight, zero, squared)
+        tt = _PairSum.apply(truth, truth_weight, None, truth, truth_weight, None, squared)
     return HeatmapTerms(pp, pt, tt)
 
 
 class _PairSum(torch.autograd.Function):
-    """``sum_ij a_i b_j k(x_i, y_j)`` per item, in chunks; gradients are made in the same pass and kept."""
+    """``sum_ij a_i b_j k(x_i, y_j)`` per item, in chunks; gradients are made in the same pass and kept.
+
+    ``v`` and ``u`` are the position variances of the two sides; None stands for zero.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, a: Tensor, v: Tensor, y: Tensor, b: Tensor, u: Tensor, squared: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        a: Tensor,
+        v: Tensor | None,
+        y: Tensor,
+        b: Tensor,
+        u: Tensor | None,
+        squared: Tensor,
+    ) -> Tensor:
         total = a.new_zeros(a.shape[0])
-        grads = [torch.zeros_like(t) for t in (x, a, v, y, b, u)]
+        grads = [None if t is None else torch.zeros_like(t) for t in (x, a, v, y, b, u)]
+        grad_x, grad_a, grad_v, grad_y, grad_b, grad_u = grads
+        assert grad_x is not None and grad_a is not None and grad_y is not None and grad_b is not None  # noqa: PT018
         rows = max(1, _CHUNK_PAIRS // max(1, y.shape[1] * x.shape[0]))
         for start in range(0, x.shape[1], rows):
             part = slice(start, start + rows)
+            spread = squared
+            if v is not None:
+                spread = spread + v[:, part, None]
+            if u is not None:
+                spread = spread + u[:, None]
             delta = x[:, part, None] - y[:, None]
-            spread = squared + v[:, part, None] + u[:, None]
             scaled = delta / spread
             kernel = torch.exp(-0.5 * (delta * scaled).sum(-1)) * (squared / spread).sqrt().prod(-1)
-            grads[1][:, part] += (kernel * b[:, None]).sum(2)
-            grads[4] += (kernel * a[:, part, None]).sum(1)
+            grad_a[:, part] += (kernel * b[:, None]).sum(2)
+            grad_b += (kernel * a[:, part, None]).sum(1)
             pair = kernel * a[:, part, None] * b[:, None]
             total += pair.sum((1, 2))
             pull = pair[..., None] * scaled
-            grads[0][:, part] -= pull.sum(2)
-            grads[3] += pull.sum(1)
+            grad_x[:, part] -= pull.sum(2)
+            grad_y += pull.sum(1)
+            if grad_v is None and grad_u is None:
+                continue
             widen = 0.5 * (pull * scaled - pair[..., None] / spread)
-            grads[2][:, part] += widen.sum(2)
-            grads[5] += widen.sum(1)
+            if grad_v is not None:
+                grad_v[:, part] += widen.sum(2)
+            if grad_u is not None:
+                grad_u += widen.sum(1)
         ctx.save_for_backward(*grads)
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        scale = grad_outputs[0]
-        grads = [g * scale.reshape(-1, *([1] * (g.ndim - 1))) for g in ctx.saved_tensors]
-        return (*grads, None)
+        return (*(scaled_per_item(g, grad_outputs[0]) for g in ctx.saved_tensors), None)
+
+
+def scaled_per_item(gradient: Tensor | None, scale: Tensor) -> Tensor | None:
+    """A kept gradient times the incoming one of its batch item."""
+    return None if gradient is None else gradient * scale.reshape(-1, *([1] * (gradient.ndim - 1)))

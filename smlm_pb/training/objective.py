@@ -12,13 +12,14 @@ from smlm_pb.losses import (
     stencil_radius,
     tile_counts,
 )
-from smlm_pb.losses.heatmap_grid import stencil_index
+from smlm_pb.losses.stencil import stencil_index
 from smlm_pb.networks import PointField
 from smlm_pb.training.batches import Batch
 from smlm_pb.training.experiment import LossSettings
 
+#: Pairs of candidates as uncertain as this are complete to the tolerance (an isolated molecule costs 1).
+_STENCIL_SIGMA_PX = 0.35
 _STENCIL_TOLERANCE = 1e-2
-_TYPICAL_SIGMA_PX = 0.25
 _PAIR_FLOOR = 1e-2
 _MATCH_RADIUS = 2
 #: Weight of "none of the candidates" when a molecule is shared out among candidates.
@@ -59,7 +60,7 @@ def objective(
         batch.item,
         bandwidth=bandwidth,
         variance=torch.exp(2 * log_sigma) if settings.uncertainty_aware else None,
-        radius=stencil_radius(bandwidth, max_sigma=_TYPICAL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
+        radius=stencil_radius(bandwidth, max_sigma=_STENCIL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
         pair_floor=_PAIR_FLOOR,
     ).total.mean()
     counts = torch.bincount(batch.item, minlength=n_scenes)
@@ -128,11 +129,8 @@ def matched_terms(
     )
     padded = functional.pad(maps, (radius,) * 4)
     flat = padded.permute(0, 3, 4, 2, 1).reshape(-1, maps.shape[2], maps.shape[1])
-    index = stencil_index(batch.position, batch.item, (height + 2 * radius, width + 2 * radius), radius)
+    index, centre = stencil_index(batch.position, batch.item, (height, width), radius)
     near = flat[index]
-    steps = torch.arange(-radius, radius + 1, device=near.device, dtype=near.dtype)
-    grid = torch.stack(torch.meshgrid(steps, steps, indexing="ij"), dim=-1).reshape(-1, 2)
-    centre = (torch.floor(batch.position + 0.5) - batch.position)[:, None, :] + grid
     delta = near[:, :, 1:3] + centre[..., None]
     log_s = near[:, :, 3:5]
     with torch.no_grad():
