@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from smlm_pb.errors import ConfigurationError
@@ -32,10 +33,9 @@ def choose_device(name: str = "auto") -> torch.device:
     has_mps = torch.backends.mps.is_available()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
-    try:
+    device: torch.device | None = None
+    with contextlib.suppress(RuntimeError):
         device = torch.device(name)
-    except RuntimeError:
-        device = None  # type: ignore[assignment]
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise ConfigurationError(f"Device '{name}' is unknown: use auto, cpu, cuda, cuda:N or mps.")
     absent = (device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()) or (

@@ -36,8 +36,8 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         # Blocks start as the identity, which keeps deep nets without normalisation trainable (Zhang et al., 2019).
-        nn.init.zeros_(self.second.weight)
-        nn.init.zeros_(self.second.bias)
+        for parameter in self.second.parameters():
+            nn.init.zeros_(parameter)
         self.radius = 1 + dilation
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
@@ -65,9 +65,10 @@ class ResidualBackbone(nn.Module):
     def __init__(self, in_channels: int, channels: int, blocks: int) -> None:
         super().__init__()
         self.stem = nn.Conv2d(in_channels, channels, 5, padding=2)
-        self.blocks = nn.ModuleList(ResidualBlock(channels, 1 + index % 2) for index in range(blocks))
+        stack = [ResidualBlock(channels, 1 + index % 2) for index in range(blocks)]
+        self.blocks = nn.ModuleList(stack)
         self.out_channels = channels
-        self.radius = 2 + sum(int(block.radius) for block in self.blocks)  # type: ignore[arg-type]
+        self.radius = 2 + sum(block.radius for block in stack)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Features of the image."""

@@ -74,11 +74,13 @@ class OffsetRegressionNetwork(nn.Module):
             # Offsets start near zero and precision near its typical value. The candidates of one pixel must differ:
             # between equals the counting loss has no slope, and random weights alone break the tie only slowly.
             self.head.weight.mul_(0.5)
-            self.head.bias.zero_()
-            self.head.bias[:n_candidates] = start_logit - _STAGGER * torch.arange(n_candidates)
+            bias = self.head.bias
+            assert bias is not None
+            bias.zero_()
+            bias[:n_candidates] = start_logit - _STAGGER * torch.arange(n_candidates)
             low, high = (math.log(s) for s in SIGMA_RANGE_PX)
             share = (math.log(_TYPICAL_SIGMA_PX) - low) / (high - low)
-            self.head.bias[3 * n_candidates : 5 * n_candidates] = math.log(share / (1 - share))
+            bias[3 * n_candidates : 5 * n_candidates] = math.log(share / (1 - share))
 
     def forward(self, electrons: Tensor, psf_sigma_px: Tensor) -> PointField:
         """Candidates of every pixel.

@@ -104,7 +104,7 @@ class Trainer:
             field = self.network(batch.electrons, _jittered(batch.psf_sigma_px, experiment, self.step))
         terms = objective(field, batch, experiment.loss, progress=progress, reach_px=experiment.network.reach_px)
         self.optimizer.zero_grad(set_to_none=True)
-        terms["total"].backward()  # type: ignore[no-untyped-call]
+        terms["total"].backward()
         limit = 2 * experiment.gradient_clip * float(np.median(self.norms)) if self.norms else math.inf
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), limit))
         if math.isfinite(norm) and math.isfinite(float(terms["total"].detach())):
