@@ -13,10 +13,10 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -114,9 +114,9 @@ def make_parser(description: str, *, model: bool = True, seeds: int | None = Non
 def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the options and apply those that hold for the whole process."""
     args = parser.parse_args(argv)
-    args.command = " ".join(
-        ["python", f"benchmarks/{Path(parser.prog).name}", *(sys.argv[1:] if argv is None else argv)]
-    )
+    given = sys.argv[1:] if argv is None else argv
+    # Of paths only the last part: folders are those of one machine.
+    args.command = " ".join(["python", f"benchmarks/{Path(parser.prog).name}", *(Path(part).name for part in given)])
     args.out = args.out or (QUICK_RESULTS if args.quick else RESULTS)
     if args.quick and "seeds" in args:
         args.seeds = 1
@@ -198,6 +198,16 @@ def publish(
     print("\n\n".join(table.text() for table in tables))
     print(f"\nwritten: {target}{' and .png' if figure is not None else ''}")
     return target
+
+
+def run_as_program(main: Callable[[], int]) -> NoReturn:
+    """Run a benchmark as a program; what the user can mend ends in one line."""
+    from smlm_pb.errors import SmlmPbError
+
+    try:
+        sys.exit(main())
+    except SmlmPbError as error:
+        sys.exit(f"error: {error}")
 
 
 def describe_machine() -> dict[str, Any]:

@@ -1,0 +1,112 @@
+"""Run Picasso, another program for localization, in its own environment on our movies.
+
+Picasso (Schnitzbauer et al., Nature Protocols 12, 1198, 2017) is not needed by this package; install it elsewhere:
+``python -m venv picasso && picasso/bin/pip install picassosr``.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _runs import write_movie
+
+from smlm_pb.errors import ConfigurationError
+from smlm_pb.formats import read_table
+from smlm_pb.localizations import Localizations, MovieInfo
+
+
+@dataclass(frozen=True)
+class PicassoSettings:
+    """What a user of Picasso chooses.
+
+    Parameters
+    ----------
+    fit : str
+        ``lq`` or ``mle``.
+    box : int
+        Side of the box in px.
+    gradient : float
+        Smallest net gradient of a spot, in ADU.
+    """
+
+    fit: str
+    box: int
+    gradient: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+def run_picasso(
+    python: Path,
+    movies: Mapping[str, Any],
+    settings: PicassoSettings,
+    *,
+    offset_adu: float,
+    e_per_adu: float,
+    pixel_size_nm: float,
+) -> dict[str, Localizations]:
+    """Localize movies with Picasso's command line, all in one process, since it compiles its code at every start.
+
+    Parameters
+    ----------
+    python : Path
+        Interpreter of the environment that Picasso is installed in.
+    movies : mapping from str to array (frame, y, x), uint16
+        Movies by name.
+    settings : PicassoSettings
+        Fit, box and threshold.
+    offset_adu, e_per_adu, pixel_size_nm : float
+        The camera; Picasso calls the first two baseline and sensitivity.
+
+    Returns
+    -------
+    dict of str to Localizations
+        A movie in which Picasso found nothing has an empty table.
+
+    Raises
+    ------
+    ConfigurationError
+        When Picasso cannot be run.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for name, movie in movies.items():
+            write_movie(folder / f"{name}.tif", [np.asarray(movie)])
+        options = {
+            "-a": settings.fit,
+            "-b": settings.box,
+            "-g": settings.gradient,
+            "-bl": offset_adu,
+            "-s": e_per_adu,
+            "-ga": 1,
+            "-px": pixel_size_nm,
+            "-d": 0,
+        }
+        flags = [str(part) for option in options.items() for part in option]
+        command = [str(python), "-m", "picasso", "localize", str(folder / "*.tif"), *flags]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+        except OSError as error:
+            raise ConfigurationError(
+                f"{python} cannot be run ({error.strerror}); give the Python of Picasso."
+            ) from None
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ConfigurationError(f"Picasso failed in {python}: {last}")
+        return {name: _read(folder / f"{name}_locs.hdf5", movie, pixel_size_nm) for name, movie in movies.items()}
+
+
+def _read(path: Path, movie: Any, pixel_size_nm: float) -> Localizations:
+    n_frames, height, width = np.shape(movie)
+    info = MovieInfo(n_frames, height, width, pixel_size_nm, path.stem)
+    if not path.exists():
+        return Localizations.empty(info)
+    return read_table(path, pixel_size_nm=pixel_size_nm).with_info(info)

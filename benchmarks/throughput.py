@@ -1,0 +1,294 @@
+"""How many frames per second, whether memory grows with the movie, and how much work the network takes.
+
+Small and large frames, sparse and crowded; the whole way from array to table, and the network alone. In the same run,
+on the same frames: untrained networks as large as DECODE's and LiteLoc's, treated as well as ours is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _report import COLOURS, Table, load, make_parser, new_figure, number, parse, publish, run_as_program
+from _runs import localize, write_movie
+
+from smlm_pb.errors import SmlmPbError
+from smlm_pb.simulation.presets import density_sweep
+
+DENSITIES_PER_UM2 = (0.1, 1.0, 6.0)
+FRAMES = {64: 128, 256: 8}
+MEMORY_FRAMES = (1000, 10_000)
+PSF_SIGMA_PX = 1.1
+
+#: Runs in a process of its own; the peak is that of its own memory, not of the process it was forked from.
+_PEAK_MEMORY = """
+import sys, time, warnings
+import smlm_pb
+warnings.simplefilter("ignore")
+began = time.perf_counter()
+smlm_pb.localize_to_file(sys.argv[1], sys.argv[2], model=sys.argv[3], device=sys.argv[4], pixel_size_nm=100,
+                         offset_adu=100, e_per_adu=0.5, psf_sigma_px=1.1)
+seconds = time.perf_counter() - began
+try:
+    kilobytes = next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+except OSError:
+    import resource
+    kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+print(float(kilobytes) / 1024, seconds)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = make_parser(__doc__ or "")
+    parser.add_argument("--repeats", type=int, default=3, metavar="N", help="the median of N counts (default: 3)")
+    parser.add_argument("--no-memory", action="store_true", help="leave out the long movies")
+    args = parse(parser, argv)
+    repeats = 1 if args.quick else args.repeats
+    frames = {32: 4} if args.quick else FRAMES
+    model = load(args)
+    whole = [
+        _end_to_end(size, n, density, model, repeats) for size, n in frames.items() for density in DENSITIES_PER_UM2
+    ]
+    networks = [_networks(size, n, model, repeats) for size, n in frames.items()]
+    memory = [] if args.no_memory else _memory((8,) if args.quick else MEMORY_FRAMES, args)
+    publish(
+        "throughput",
+        args,
+        tables=_tables(whole, networks, memory),
+        results={"end_to_end": whole, "networks": networks, "memory": memory},
+        settings={"repeats": repeats, "psf_sigma_px": PSF_SIGMA_PX, "device": args.device},
+        figure=_figure(whole, networks, memory),
+        model=model,
+    )
+    return 0
+
+
+def _end_to_end(size: int, frames: int, density: float, model: Any, repeats: int) -> dict[str, Any]:
+    from smlm_pb.simulation import simulate
+
+    recipe = density_sweep(density, frames=frames, size_px=size)
+    movie, _ = simulate(recipe, seed=1)
+    options = {
+        "camera": recipe.camera.camera(),
+        "pixel_size_nm": recipe.pixel_size_nm,
+        "psf_sigma_px": PSF_SIGMA_PX,
+    }
+    localize(movie[: max(1, frames // 8)], model, **options)
+    runs = [localize(movie, model, **options) for _ in range(repeats)]
+    seconds = statistics.median(run.seconds for run in runs)
+    return {
+        "frame_px": size,
+        "density_per_um2": density,
+        "frames": frames,
+        "molecules": len(runs[0].molecules),
+        "frames_per_s": frames / seconds,
+        "molecules_per_s": len(runs[0].molecules) / seconds,
+    }
+
+
+def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any]:
+    """Frames per second of the networks alone, on batches of the size that the program itself chooses."""
+    import torch
+    from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
+
+    from smlm_pb.localization.pipeline import arithmetic, plan_work
+
+    batch = plan_work(size, size, model.device).batch_frames
+    image = torch.from_numpy(np.random.default_rng(0).poisson(60.0, (frames, 1, size, size)).astype(np.float32))
+    image = image.to(model.device)
+    sigma = torch.full((frames,), PSF_SIGMA_PX, device=model.device)
+
+    def ours() -> None:
+        for start in range(0, frames, batch):
+            model.network(image[start : start + batch], sigma[start : start + batch])
+
+    found: dict[str, Any] = {"frame_px": size, "batch_frames": batch}
+    with arithmetic(model.device):
+        flop = weights_and_gflop(_with_width(model.network, model.device))
+        found["smlm-pb"] = {
+            "weights": flop[0],
+            "gflop_64px": flop[1],
+            "frames_per_s": frames / _median_s(ours, repeats),
+        }
+        for name, kind in (("DECODE-sized", DecodeSized), ("LiteLoc-sized", LiteLocSized)):
+            network: torch.nn.Module = kind().eval()
+            weights, gflop = weights_and_gflop(network)
+            network.to(model.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            # They are slower: a quarter of the frames is enough.
+            few = image[: max(2, frames // 4)].contiguous(memory_format=torch.channels_last)
+
+            def theirs(network: Any = network, few: Any = few) -> None:
+                for start in range(0, len(few), batch):
+                    network(few[start : start + batch])
+
+            rate = len(few) / _median_s(theirs, repeats)
+            found[name] = {"weights": weights, "gflop_64px": gflop, "frames_per_s": rate}
+    return found
+
+
+def _with_width(network: Any, device: Any) -> Any:
+    """Our network as a function of the image alone, for counting."""
+    import torch
+
+    class Conditioned(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network
+
+        def forward(self, image: Any) -> Any:
+            return self.inner(image.to(device), torch.full((len(image),), PSF_SIGMA_PX, device=device))
+
+    return Conditioned()
+
+
+def _median_s(work: Callable[[], None], repeats: int) -> float:
+    """Median wall time after one run to warm up."""
+    work()
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
+
+
+def _memory(lengths: Sequence[int], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Peak memory of a process that localizes a file, for short and long movies."""
+    from smlm_pb.simulation import simulate
+
+    size, distinct = (32, 4) if args.quick else (64, 100)
+    scene, _ = simulate(density_sweep(1.0, frames=distinct, size_px=size), seed=2)
+    environment = dict(os.environ)
+    if args.threads is not None:
+        environment["OMP_NUM_THREADS"] = str(args.threads)
+    found = []
+    for length in lengths:
+        with tempfile.TemporaryDirectory() as temporary:
+            blocks = (scene[: min(distinct, length - first)] for first in range(0, length, distinct))
+            path = write_movie(Path(temporary) / "movie.tif", blocks)
+            command = [sys.executable, "-c", _PEAK_MEMORY, str(path), temporary, str(args.model), args.device]
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise SmlmPbError(f"Localizing {length} frames failed: {done.stderr.strip().splitlines()[-1]}")
+        megabytes, seconds = map(float, done.stdout.split())
+        found.append(
+            {
+                "frames": length,
+                "frame_px": size,
+                "movie_mb": length * size * size * 2 / 2**20,
+                "peak_mb": megabytes,
+                "frames_per_s": length / seconds,
+            }
+        )
+    return found
+
+
+def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[Table]:
+    alone = {n["frame_px"]: n["smlm-pb"]["frames_per_s"] for n in networks}
+    tables = [
+        Table(
+            "From array to table",
+            (
+                "frame (px)",
+                "molecules/µm²",
+                "frames/s",
+                "network alone (frames/s)",
+                "share of the network",
+                "molecules/s",
+            ),
+            [
+                [
+                    f"{w['frame_px']}²",
+                    f"{w['density_per_um2']:g}",
+                    number(w["frames_per_s"], 1),
+                    number(alone[w["frame_px"]], 1),
+                    f"{100 * w['frames_per_s'] / alone[w['frame_px']]:.0f} %",
+                    number(w["molecules_per_s"], 0),
+                ]
+                for w in whole
+            ],
+        ),
+        Table(
+            "Networks alone, same frames and batches, float32",
+            ("network", "weights (10⁶)", "GFLOP per 64² frame", *(f"frames/s at {n['frame_px']}²" for n in networks)),
+            [
+                [
+                    name,
+                    number(networks[0][name]["weights"] / 1e6, 2),
+                    number(networks[0][name]["gflop_64px"], 2),
+                    *(number(n[name]["frames_per_s"], 1) for n in networks),
+                ]
+                for name in ("smlm-pb", "DECODE-sized", "LiteLoc-sized")
+            ],
+        ),
+    ]
+    if memory:
+        tables.append(
+            Table(
+                "Memory of a process that localizes a file",
+                ("frames", "movie (MB)", "peak memory (MB)", "frames/s"),
+                [
+                    [
+                        str(m["frames"]),
+                        number(m["movie_mb"], 1),
+                        number(m["peak_mb"], 0),
+                        number(m["frames_per_s"], 1),
+                    ]
+                    for m in memory
+                ],
+            )
+        )
+    return tables
+
+
+def _figure(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory: list[dict[str, Any]]) -> Any:
+    figure, axes = new_figure(3 if memory else 2, height=3.2)
+    ax = axes[0, 0]
+    sizes = [n["frame_px"] for n in networks]
+    for size, colour in zip(sizes, ("ours", "ours, second"), strict=False):
+        here = [w for w in whole if w["frame_px"] == size]
+        rates = [w["frames_per_s"] * (size / 64) ** 2 for w in here]
+        ax.plot([w["density_per_um2"] for w in here], rates, "o-", color=COLOURS[colour], label=f"{size}×{size}")
+        alone = next(n for n in networks if n["frame_px"] == size)["smlm-pb"]["frames_per_s"] * (size / 64) ** 2
+        ax.axhline(alone, color=COLOURS[colour], ls=":", label=f"{size}×{size}, network alone")
+    ax.set_xscale("log")
+    ax.set_xticks(DENSITIES_PER_UM2, [f"{d:g}" for d in DENSITIES_PER_UM2])
+    ax.minorticks_off()
+    ax.set(xlabel="molecules per µm²", ylabel="64×64 px per second", title="From array to table")
+    ax.set_ylim(bottom=0)
+    ax.legend(frameon=False, fontsize=8)
+    ax = axes[0, 1]
+    names = ("smlm-pb", "DECODE-sized", "LiteLoc-sized")
+    for k, (n, shade) in enumerate(zip(networks, (1.0, 0.5), strict=False)):
+        rates = [n[name]["frames_per_s"] * (n["frame_px"] / 64) ** 2 for name in names]
+        places = np.arange(len(names)) + 0.4 * (k - 0.5)
+        colours = [COLOURS["ours"], COLOURS["other"], COLOURS["other"]]
+        ax.bar(places, rates, width=0.38, color=colours, alpha=shade)
+        for place, rate in zip(places, rates, strict=True):
+            ax.text(place, rate, f"{rate:.0f}", ha="center", va="bottom", fontsize=8)
+    ax.set_xticks(range(len(names)), names)
+    sizes_text = ", ".join(f"{where} {size}²" for where, size in zip(("left", "pale"), sizes, strict=False))
+    ax.set(ylabel="64×64 px per second", title=f"Networks alone ({sizes_text})")
+    if memory:
+        ax = axes[0, 2]
+        lengths = [f"{m['frames']}" for m in memory]
+        ax.bar(lengths, [m["peak_mb"] for m in memory], color=COLOURS["ours"], width=0.5, label="peak memory")
+        ax.plot(lengths, [m["movie_mb"] for m in memory], "D", color=COLOURS["other"], label="size of the movie")
+        ax.set(xlabel="frames", ylabel="MB", title="Memory")
+        ax.set_ylim(0, 1.3 * max(m["peak_mb"] for m in memory))
+        ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+if __name__ == "__main__":
+    run_as_program(main)
