@@ -122,6 +122,19 @@ def test_options_are_never_abbreviated(verb, capsys):
     assert "--over" in capsys.readouterr().err
 
 
+def test_help_shows_a_default_once_and_only_where_it_says_something(verb, capsys):
+    def declare(parser):
+        parser.add_argument("--width-nm", type=float, default=20.0, help="width")
+        parser.add_argument("--out", default=".", help="folder (default: here)")
+        parser.add_argument("--seed", help="seed")
+
+    assert verb(lambda args: 0, "--help", declare=declare) == 0
+    out = capsys.readouterr().out
+    assert "width (default: 20.0)" in out
+    assert "folder (default: here)\n" in out
+    assert "seed\n" in out
+
+
 def test_variadic_options_work(verb):
     seen = {}
 

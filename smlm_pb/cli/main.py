@@ -54,7 +54,7 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
         hidden = (None, False, True, argparse.SUPPRESS)
-        if not text or "%(default)" in text or any(action.default is value for value in hidden):
+        if not text or "(default" in text or any(action.default is value for value in hidden):
             return text
         return f"{text} (default: %(default)s)"
 
