@@ -59,9 +59,7 @@ class MovieInfo:
         for size in ("n_frames", "height", "width"):
             value = getattr(self, size)
             if int(value) != value or value < 0:
-                raise TableError(
-                    f"Movie {self.name!r}: {size} = {value} is no size; give a whole number ≥ 0."
-                )
+                raise TableError(f"Movie {self.name!r}: {size} = {value} is no size; give a whole number ≥ 0.")
             object.__setattr__(self, size, int(value))
         if self.pixel_size_nm is not None:
             if not (math.isfinite(self.pixel_size_nm) and self.pixel_size_nm > 0):
@@ -216,8 +214,7 @@ class Localizations:
     def with_columns(self, **arrays: npt.ArrayLike) -> Localizations:
         """Add or replace columns; a scalar fills the whole column."""
         filled = {
-            name: np.full(len(self), values) if np.ndim(values) == 0 else values
-            for name, values in arrays.items()
+            name: np.full(len(self), values) if np.ndim(values) == 0 else values for name, values in arrays.items()
         }
         return Localizations({**self._columns, **filled}, self.info, self._provenance)
 
@@ -298,13 +295,9 @@ class Localizations:
         declared = COLUMN_BY_NAME.get(base)
         if base == name or declared is None or declared.unit != "px":
             possible = [f"{column.name}_nm" for column in COLUMNS if column.unit == "px"]
-            raise TableError(
-                f"Unknown derived quantity {name!r}; choose from {', '.join(possible)}, sigma_nm."
-            )
+            raise TableError(f"Unknown derived quantity {name!r}; choose from {', '.join(possible)}, sigma_nm.")
         if self.info.pixel_size_nm is None:
-            raise TableError(
-                f"{name} needs the pixel size, which this table does not know; give pixel_size_nm."
-            )
+            raise TableError(f"{name} needs the pixel size, which this table does not know; give pixel_size_nm.")
         return self[base].astype(np.float64) * self.info.pixel_size_nm
 
     def to_dataframe(self) -> pd.DataFrame:
@@ -358,7 +351,6 @@ def _as_column(name: str, values: npt.ArrayLike) -> Array:
         whole = np.isfinite(array) & (array == np.rint(array)) & (array >= limits.min) & (array <= limits.max)
         if not whole.all():
             row = int(np.argmin(whole))
-            raise TableError(
-                f"Column {name} must hold whole numbers from {limits.min}; row {row} has {array[row]}."
-            )
-    return array.astype(dtype, copy=False)
+            raise TableError(f"Column {name} must hold whole numbers from {limits.min}; row {row} has {array[row]}.")
+    with np.errstate(over="ignore"):  # beyond the range of the type is infinite
+        return array.astype(dtype, copy=False)

@@ -1,5 +1,6 @@
 """Tables as other programs write them, made by hand from what their files look like; values worked out by hand."""
 
+import contextlib
 import json
 import zipfile
 
@@ -9,8 +10,8 @@ import pytest
 import scipy.io
 
 from smlm_pb.errors import TableError
-from smlm_pb.formats import FORMATS, read_table, sniff
-from smlm_pb.localizations import MovieInfo
+from smlm_pb.formats import FORMATS, read_table, sniff, write_table
+from smlm_pb.localizations import Localizations, MovieInfo
 
 
 def write(path, text, encoding="utf-8"):
@@ -635,6 +636,24 @@ def test_missing_cells_written_as_such_are_no_damage(tmp_path):
     locs = read_table(write(tmp_path / "a.csv", "frame,x,y,photons\n1,2,3,\n1,2,3,NaN\n1,2,3,7\n"))
     assert np.isnan(locs.photons[:2]).all()
     assert locs.photons[2] == 7
+
+
+@pytest.mark.parametrize("name", [name for name in FORMATS if name != "parquet"])
+def test_a_damaged_file_ends_in_our_error_or_in_a_table(tmp_path, name):
+    n = 20
+    columns = {column: np.linspace(1, 40, n) for column in ("x", "y", "photons", "sigma_x", "sigma_y", "z")}
+    locs = Localizations({"frame": np.arange(n), **columns}, MovieInfo(n, 50, 50, 100.0))
+    path = tmp_path / f"a{FORMATS[name].extensions[0]}"
+    write_table(locs, path, name)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for number in range(25):
+        damaged = bytearray(whole[: rng.integers(1, len(whole))] if number % 3 == 0 else whole)
+        for _ in range(number % 3 * 3):
+            damaged[rng.integers(min(len(damaged), 3000))] = rng.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(TableError):
+            assert isinstance(read_table(path, name, pixel_size_nm=100), Localizations)
 
 
 @pytest.mark.parametrize("name", [name for name in FORMATS if name != "parquet"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from smlm_pb.localizations import Localizations
 
 Array = npt.NDArray[Any]
+
+#: What h5py raises on damaged files; a name that leads nowhere even gives None instead of an object.
+_H5PY_ERRORS = (OSError, RuntimeError, KeyError, ValueError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -291,8 +295,9 @@ class Head:
         return self.lines[0] if self.lines else ""
 
 
-def open_hdf5(path: Path) -> Any:
-    """Open an HDF5 file for reading.
+@contextmanager
+def open_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading; whatever h5py meets in a damaged file becomes one clear error.
 
     Raises
     ------
@@ -302,10 +307,15 @@ def open_hdf5(path: Path) -> Any:
     import h5py
 
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except OSError as error:
         reason = "is cut short" if "truncated" in str(error) else "is damaged or no HDF5 file"
         raise TableError(f"{path} {reason}; copy or export it again.") from None
+    try:
+        with file:
+            yield file
+    except _H5PY_ERRORS as error:
+        raise TableError(f"{path} is damaged ({' '.join(str(error).split())}); copy or export it again.") from error
 
 
 def hdf5_column(dataset: Any, path: Path) -> Array:

@@ -21,18 +21,18 @@ def read(path: Path, options: ReadOptions) -> RawTable:
     table = read_delimited(path, separator="\t", n_lines=n_lines)
     raw = RawTable(table.columns, table.units)
     found = {
-        match[1]: (float(match[2]), match[3])
+        match[1]: float(match[2])
         for line in trailer
-        if (match := re.match(r"\W*(\w+)\s*:\s*([0-9.eE+-]+)\s*(\S*)", line))
+        if (match := re.match(r"\W*(\w+)\s*:\s*([0-9.eE+-]+)", line)) and is_number(match[2])
     }
     if "VoxelSizeX" in found:
-        size_um = (found["VoxelSizeX"][0], found.get("VoxelSizeY", found["VoxelSizeX"])[0])
+        size_um = (found["VoxelSizeX"], found.get("VoxelSizeY", found["VoxelSizeX"]))
         raw.pixel_size_nm = (round(size_um[0] * 1e3, 6), round(size_um[1] * 1e3, 6))
         raw.notes.append("the pixel size is taken from VoxelSizeX at the end of the file")
     for size, axis in (("width", "X"), ("height", "Y")):
         # The rendered image has SizeX pixels, each ResolutionX of a camera pixel.
         if f"Size{axis}" in found and f"Resolution{axis}" in found:
-            setattr(raw, size, round(found[f"Size{axis}"][0] * found[f"Resolution{axis}"][0]))
+            setattr(raw, size, round(found[f"Size{axis}"] * found[f"Resolution{axis}"]))
     return raw
 
 

@@ -25,8 +25,9 @@ def read(path: Path, options: ReadOptions) -> RawTable:
     """
     table = read_delimited(path, separator=",")
     columns = {name: values for name, values in table.columns.items() if name != "index"}
-    n_axes = sum(name.startswith("axis-") for name in columns)
-    if n_axes == 2:
+    axes = sorted(name for name in columns if name.startswith("axis-"))
+    n_axes = len(axes)
+    if axes == ["axis-0", "axis-1"]:
         columns = {"axis-2": columns.pop("axis-1"), "axis-1": columns.pop("axis-0"), **columns}
     elif n_axes != 3:
         raise TableError(f"{path} has {n_axes} axes; points of a movie have three: frame, y, x.")

@@ -46,7 +46,7 @@ def read(path: Path, options: ReadOptions) -> RawTable:
         columns = {
             name: hdf5_column(item, path)
             for name, item in group.items()
-            if hasattr(item, "dtype") and item.dtype.kind in "biuf" and item.ndim == 1
+            if isinstance(name, str) and hasattr(item, "shape") and item.dtype.kind in "biuf" and item.ndim == 1
         }
         metadata = _metadata(file, path)
     lengths = {len(values) for values in columns.values()}

@@ -32,7 +32,7 @@ def _sniff(head: Head) -> bool:
     try:
         with zipfile.ZipFile(head.path) as archive:
             return _MANIFEST in archive.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
         return head.path.suffix.lower() == ".smlm"
 
 
@@ -51,8 +51,9 @@ def read(path: Path, options: ReadOptions) -> RawTable:
             if not entries:
                 raise TableError(f"{path} has no table; its manifest lists {len(manifest['files'])} other files.")
             tables = [_table(archive, manifest, entry, path) for entry in entries]
-    except zipfile.BadZipFile:
-        raise TableError(f"{path} is a damaged zip archive; copy or download it again.") from None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        what = " ".join(str(error).split())
+        raise TableError(f"{path} is a damaged zip archive ({what}); copy or download it again.") from error
     raw = RawTable(_joined(tables, path), _units(manifest, entries[0]))
     if len(entries) > 1:
         names = ", ".join(str(entry.get("channel", entry["name"])) for entry in entries)

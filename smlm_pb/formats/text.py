@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,18 +149,22 @@ class _Layout:
         n_extra = max(self.n_cells - len(keys), 0)
         extra = [f" extra {number}" for number in range(n_extra)]
         try:
-            frame = pd.read_csv(
-                self._source(),
-                sep=self.separator,
-                decimal=self.decimal,
-                header=None,
-                names=keys + extra,
-                skiprows=self.data_start,
-                nrows=self.n_lines,
-                index_col=False,
-                encoding=self.encoding,
-                low_memory=False,
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(
+                    self._source(),
+                    sep=self.separator,
+                    decimal=self.decimal,
+                    header=None,
+                    names=keys + extra,
+                    skiprows=self.data_start,
+                    nrows=self.n_lines,
+                    index_col=False,
+                    encoding=self.encoding,
+                    low_memory=False,
+                )
+        except pd.errors.ParserWarning:
+            raise TableError(f"{self.path} has lines with more cells than the {len(keys)} column names.") from None
         except pd.errors.EmptyDataError:
             return pd.DataFrame({key: np.zeros(0) for key in keys})
         except pd.errors.ParserError as error:
