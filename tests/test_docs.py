@@ -42,6 +42,11 @@ def test_links_lead_somewhere(page):
             assert fragment in [anchor(heading) for heading in headings], target
 
 
+def test_every_page_can_be_reached_from_the_index():
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES if page.parent.name == "docs" and f"({page.name})" not in index] == ["index.md"]
+
+
 @pytest.mark.parametrize("line", list(commands()))
 def test_commands_have_the_options_they_show(line, tmp_path, monkeypatch):
     arguments = shlex.split(line, comments=True)[1:]
