@@ -314,6 +314,9 @@ def test_display_images_are_pointed_out(frames: np.ndarray) -> None:
 
 
 def test_z_planes_as_time_are_pointed_out(tmp_path: Path, frames: np.ndarray) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", frames, imagej=True, metadata={"axes": "ZYX"})
-    (warning,) = check_movie(open_movie(tmp_path / "a.tif"))
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(path, frames, photometric="minisblack", metadata={"axes": "ZYX"})
+    (warning,) = check_movie(open_movie(path))
     assert "12 z planes" in warning
+    tifffile.imwrite(tmp_path / "b.tif", frames, imagej=True, metadata={"axes": "ZYX"})
+    assert check_movie(open_movie(tmp_path / "b.tif")) == []  # ImageJ calls the frames of every stack slices

@@ -136,6 +136,8 @@ def _find_frames(tif: TiffFile, path: Path) -> TiffLayout:
     series = _choose_series(tif, path)
     axes, shape = series.get_axes(squeeze=False), series.get_shape(squeeze=False)
     axis, notes = time_axis(axes, shape, str(path))
+    if series.kind == "imagej" and "Z" in axes:
+        notes = []  # every ImageJ stack without further settings has its frames as slices
     n_frames = 1 if axis is None else int(shape[axis])
     height, width = (int(length) for length in (shape[axes.index("Y")], shape[axes.index("X")]))
     pages: list[Page] = []

@@ -1,0 +1,264 @@
+"""The width of the point-spread function, from the correlation of neighbouring pixels.
+
+Molecules that blink at random places are a Poisson process, however densely they lie and whatever structure
+they sit on. Once the static part of the movie is subtracted, the covariance of two pixels at distance r is
+
+    C(r) = A · c(r_y) · c(r_x) + B     for r ≠ 0,
+
+where c is the autocorrelation of the pixel-integrated Gaussian of standard deviation σ, A = density ·
+E[photons²], and B takes up slow fluctuations of the background. Camera noise is independent between pixels
+and so appears at r = 0 only, which is left out: neither gain, offset nor noise level need be known.
+(Fluctuation spectroscopy uses the same identity: Petersen et al., Biophys. J. 65, 1135, 1993; Campbell's
+theorem.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.localization.frame_sample import FloatArray, FrameSample
+
+#: Widths that are tried, in px.
+_GRID = np.geomspace(0.4, 4.0, 241)
+_MAX_LAG = 7
+_GROUPS = 10
+#: Shorter movies are grouped by parts of the field of at least this size.
+_FEW_FRAMES = 16
+_PART_PX = 16
+
+
+@dataclass(frozen=True)
+class CovarianceFit:
+    """Least-squares fit of the pixel covariance; ``amplitude`` is A and ``floor`` is B."""
+
+    sigma_px: float
+    amplitude: float
+    floor: float
+    on_edge: bool
+
+
+@dataclass(frozen=True)
+class WidthStatistics:
+    """The fit to all frames, and its standard errors from leaving out one group after the other.
+
+    ``significance`` is the strength of the covariance in units of its error in a movie of pure noise, and
+    ``frame_weights`` the weights of the sampled frames.
+    """
+
+    fit: CovarianceFit
+    sigma_error_px: float
+    significance: float
+    ellipticity: float
+    ellipticity_error: float
+    frame_weights: FloatArray
+
+
+def gaussian_autocorrelation(lag: npt.ArrayLike, sigma_px: float) -> FloatArray:
+    """Autocorrelation of a Gaussian integrated over pixels, along one axis, averaged over sub-pixel positions.
+
+    Parameters
+    ----------
+    lag : array
+        Distance of the two pixels, px.
+    sigma_px : float
+        Standard deviation of the Gaussian, px.
+
+    Returns
+    -------
+    array
+        ∫ p(x) p(x + lag) dx with p the pixel-integrated Gaussian: the second difference of the second
+        integral of a Gaussian of variance 2σ².
+    """
+    from scipy.special import ndtr
+
+    width = np.sqrt(2.0) * sigma_px
+
+    def second_integral(x: FloatArray) -> FloatArray:
+        scaled = x / width
+        density = np.exp(-0.5 * scaled**2) / np.sqrt(2 * np.pi)
+        return np.asarray(x * ndtr(scaled) + width * density)
+
+    distance = np.asarray(lag, dtype=np.float64)
+    return second_integral(distance + 1) - 2 * second_integral(distance) + second_integral(distance - 1)
+
+
+def measure_width(sample: FrameSample) -> WidthStatistics | None:
+    """Fit the pixel covariance of a sample.
+
+    Parameters
+    ----------
+    sample : FrameSample
+        Frames in any unit proportional to light.
+
+    Returns
+    -------
+    WidthStatistics or None
+        None when the frames are too small or hold no fluctuation at all.
+    """
+    deviations = sample.deviations()
+    weights = _frame_weights(deviations)
+    images, labels = _groups(deviations)
+    max_lag = min(_MAX_LAG, (min(images.shape[1:]) - 1) // 2)
+    if max_lag < 3 or not weights.any():
+        return None
+    image_weights = np.tile(weights, len(images) // len(weights))
+    sums, shares = _covariances(images, image_weights, labels, max_lag)
+    fitter = _Fitter(max_lag, (images.shape[1], images.shape[2]))
+    mean = sums.sum(axis=0) / shares.sum()
+    fit = fitter.fit(mean)
+    rest = [
+        (sums.sum(axis=0) - part) / (shares.sum() - share)
+        for part, share in zip(sums, shares, strict=True)
+        if share < shares.sum()
+    ]
+    fits = [fitter.fit(part) for part in rest]
+    shapes = [fitter.log_elongation(part, one.sigma_px) for part, one in zip(rest, fits, strict=True)]
+    n_pixels = images[0].size * shares.sum() ** 2 / (image_weights**2).sum()
+    return WidthStatistics(
+        fit=fit,
+        sigma_error_px=_jackknife([one.sigma_px for one in fits]),
+        significance=fitter.norm(fit) * np.sqrt(n_pixels) / mean[max_lag, 0],
+        ellipticity=float(np.exp(fitter.log_elongation(mean, fit.sigma_px))),
+        ellipticity_error=_jackknife(shapes),
+        frame_weights=weights,
+    )
+
+
+def _frame_weights(deviations: FloatArray) -> FloatArray:
+    """Weigh frames by how much their fluctuation exceeds the noise, divided by its square.
+
+    Frames without molecules add only noise, and a few very bright frames must not decide alone.
+    """
+    rough = deviations
+    for _ in range(4):
+        rough = np.diff(np.diff(rough, axis=2), axis=3)
+    # One noise level for all frames: its error in a single frame would be correlated with that frame's
+    # covariance.
+    noise = float(np.median((rough**2).mean(axis=(0, 2, 3)))) / comb(8, 4) ** 2
+    energy = (deviations**2).mean(axis=(0, 2, 3))
+    return np.asarray(np.maximum(energy - noise, 0.0) / np.maximum(energy, np.finfo(float).tiny) ** 2)
+
+
+def _groups(deviations: FloatArray) -> tuple[FloatArray, npt.NDArray[np.intp]]:
+    """Arrange patches and frames as images in independent groups.
+
+    Groups are runs of frames; of a short movie, whose frames share their average, groups are parts of the
+    field.
+
+    Returns
+    -------
+    images : array (image, y, x)
+        Patch by patch, all frames of each.
+    labels : array (image,)
+        Group of every image.
+    """
+    n_patches, n_frames, height, width = deviations.shape
+    if n_frames >= _FEW_FRAMES:
+        label = np.arange(n_frames) * _GROUPS // n_frames
+        return deviations.reshape(-1, height, width), np.tile(label, n_patches)
+    rows, columns = max(1, min(4, height // _PART_PX)), max(1, min(4, width // _PART_PX))
+    size_y, size_x = height // rows, width // columns
+    cut = deviations[..., : rows * size_y, : columns * size_x]
+    parts = cut.reshape(n_patches, n_frames, rows, size_y, columns, size_x).transpose(0, 2, 4, 1, 3, 5)
+    images = parts.reshape(-1, size_y, size_x)
+    return images, np.repeat(np.arange(n_patches * rows * columns), n_frames)
+
+
+def _covariances(
+    images: FloatArray, weights: FloatArray, labels: npt.NDArray[np.intp], max_lag: int
+) -> tuple[FloatArray, FloatArray]:
+    """Sum the weighted pixel covariance over each group.
+
+    Returns
+    -------
+    sums : array (group, 2 max_lag + 1, max_lag + 1)
+        Lags y = −max_lag … max_lag, x = 0 … max_lag.
+    shares : array (group,)
+        Sum of the weights.
+    """
+    height, width = images.shape[1:]
+    padded = (_fast_length(height + max_lag), _fast_length(width + max_lag))
+    lags_y, lags_x = np.arange(-max_lag, max_lag + 1), np.arange(max_lag + 1)
+    pairs = (height - np.abs(lags_y))[:, None] * (width - lags_x)[None, :]
+    sums, shares = [], []
+    for label in np.unique(labels):
+        chosen = labels == label
+        spectrum = np.abs(np.fft.rfft2(images[chosen], s=padded)) ** 2
+        mean = np.tensordot(weights[chosen], spectrum, axes=(0, 0))
+        sums.append(np.fft.irfft2(mean, s=padded)[lags_y][:, lags_x] / pairs)
+        shares.append(weights[chosen].sum())
+    return np.array(sums), np.array(shares)
+
+
+def _jackknife(values: list[float]) -> float:
+    """Standard error from the estimates with one group left out."""
+    if len(values) < 2:
+        return float("inf")
+    return float(np.sqrt((len(values) - 1) * np.var(values)))
+
+
+def _fast_length(length: int) -> int:
+    """Round up to a multiple of 8, which the Fourier transform likes."""
+    return -(-length // 8) * 8
+
+
+class _Fitter:
+    """Weighted least squares of the covariance model on the lags up to ``max_lag``."""
+
+    def __init__(self, max_lag: int, shape: tuple[int, int]) -> None:
+        self._axis = np.arange(max_lag + 1)
+        lag_y, lag_x = np.mgrid[-max_lag : max_lag + 1, 0 : max_lag + 1]
+        # Half of the lags on the axis x = 0 repeat the other half; r = 0 holds the noise.
+        self._keep = ~((lag_x == 0) & (lag_y <= 0))
+        self._lag_y, self._lag_x = np.abs(lag_y[self._keep]), lag_x[self._keep]
+        self._weights = ((shape[0] - self._lag_y) * (shape[1] - self._lag_x)).astype(float)
+        self._weights /= self._weights.sum()
+        self._curves = np.array([gaussian_autocorrelation(self._axis, sigma) for sigma in _GRID])
+        self._models = self._curves[:, self._lag_y] * self._curves[:, self._lag_x]
+
+    def _solve(self, models: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Best amplitude and floor for each model, and the remaining sum of squares."""
+        centred = models - (models @ self._weights)[:, None]
+        scatter = values - values @ self._weights
+        amplitude = (centred @ (self._weights * scatter)) / (centred**2 @ self._weights)
+        floor = values @ self._weights - amplitude * (models @ self._weights)
+        misfit = ((scatter - amplitude[:, None] * centred) ** 2) @ self._weights
+        return amplitude, floor, misfit
+
+    def fit(self, covariance: FloatArray) -> CovarianceFit:
+        """Find the width on the grid, refined by a parabola."""
+        values = covariance[self._keep]
+        _, _, misfit = self._solve(self._models, values)
+        best = int(misfit.argmin())
+        sigma = _GRID[best]
+        inside = 0 < best < len(_GRID) - 1
+        if inside:
+            left, middle, right = misfit[best - 1 : best + 2]
+            shift = 0.5 * (left - right) / max(left - 2 * middle + right, np.finfo(float).tiny)
+            sigma *= (_GRID[1] / _GRID[0]) ** float(np.clip(shift, -1, 1))
+        curve = gaussian_autocorrelation(self._axis, float(sigma))
+        amplitude, floor, _ = self._solve((curve[self._lag_y] * curve[self._lag_x])[None], values)
+        return CovarianceFit(float(sigma), float(amplitude[0]), float(floor[0]), not inside)
+
+    def norm(self, fit: CovarianceFit) -> float:
+        """Root of the sum of squares of the fitted covariance over all lags but zero."""
+        curve = gaussian_autocorrelation(self._axis, fit.sigma_px)
+        return float(fit.amplitude * np.linalg.norm(curve[self._lag_y] * curve[self._lag_x]))
+
+    def log_elongation(self, covariance: FloatArray, sigma_px: float) -> float:
+        """Find ln(σ_y / σ_x) at a given geometric mean of the two."""
+        values = covariance[self._keep]
+        trials = np.linspace(-0.6, 0.6, 61)
+        models = np.array(
+            [
+                gaussian_autocorrelation(self._lag_y, sigma_px * np.exp(trial / 2))
+                * gaussian_autocorrelation(self._lag_x, sigma_px * np.exp(-trial / 2))
+                for trial in trials
+            ]
+        )
+        _, _, misfit = self._solve(models, values)
+        return float(trials[int(misfit.argmin())])
