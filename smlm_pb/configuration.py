@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,7 +128,7 @@ def _explain(error: ValidationError, model: type[BaseModel], source: str) -> str
     if problem["type"] == "value_error":
         rule = problem["msg"].removeprefix("Value error, ").rstrip(".")
         return f"{source}: {path + ': ' if path else ''}{rule}.{more}"
-    rule = problem["msg"].removeprefix("Input should ").rstrip(".")
+    rule = re.sub(r"^\w+ should ", "", problem["msg"]).rstrip(".")
     if problem["type"].startswith("model_"):
         rule = "hold 'key: value' lines"
     return f"{source}: {path} = {_shown(problem['input'])} must {rule}; {remedy}{more}"

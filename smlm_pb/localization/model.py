@@ -106,7 +106,9 @@ def load_model(name_or_folder: str | Path = DEFAULT_MODEL, device: str = "auto")
         tensors = load(content)
     except FileNotFoundError:
         raise ModelError(f"Model {folder} has no {WEIGHTS_FILE}: reinstall or retrain the model.") from None
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
+        raise ModelError(f"Weights {weights} cannot be read ({error.strerror}): check the file.") from error
+    except SafetensorError as error:
         raise ModelError(f"Weights {weights} are damaged: reinstall or retrain the model.") from error
     if card.weights_sha256 and hashlib.sha256(content).hexdigest() != card.weights_sha256:
         raise ModelError(f"Weights {weights} are not those of the model's card: reinstall or retrain the model.")

@@ -45,9 +45,15 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
 
+    def to_json(self) -> str:
+        """The card as it stands in its file."""
+        return json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n"
+
     def save(self, folder: Path) -> None:
-        """Write the card into a model's folder."""
-        (folder / CARD_FILE).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        """Write the card into a model's folder, whole or not at all."""
+        part = folder / f".{CARD_FILE}.partial"
+        part.write_text(self.to_json(), encoding="utf-8")
+        part.replace(folder / CARD_FILE)
 
     @classmethod
     def load(cls, folder: Path) -> ModelCard:

@@ -15,7 +15,7 @@ _IMAGE_CHANNELS = 2
 class NetworkSettings(BaseModel):
     """Everything needed to build a network; stored beside its weights."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     backbone: Literal["residual", "paper"] = Field(
         "residual", description="full-resolution residual net, or the published 4-layer net"

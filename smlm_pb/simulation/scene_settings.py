@@ -153,6 +153,6 @@ def _checked_mix(name: str, mix: Any, known: tuple[str, ...]) -> dict[str, float
     if unknown:
         raise ConfigurationError(f"Scene setting {name} names {unknown[0]!r}; known are {', '.join(known)}.")
     weights = {str(key): float(weight) for key, weight in mix.items()}
-    if not weights or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+    if not (weights and min(weights.values()) >= 0 and 0 < sum(weights.values()) < np.inf):
         raise ConfigurationError(f"Scene setting {name} needs weights ≥ 0 with a positive sum.")
     return weights

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from smlm_pb.errors import ConfigurationError, OutputError
@@ -46,10 +47,11 @@ def save_checkpoint(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # One file, so that weights and step can never disagree after a crash.
-        save_file(tensors, temporary, metadata={"training": json.dumps(metadata)})
+        temporary.write_bytes(save(tensors, metadata={"training": json.dumps(metadata)}))
         temporary.replace(folder / _TENSORS)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise OutputError(
             f"Checkpoint in {folder} cannot be written ({error.strerror or error}): free some space or choose "
             "another --out; the previous checkpoint is kept."
@@ -91,11 +93,16 @@ def load_checkpoint(
         tensors = load_file(path)
     except (SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ConfigurationError(f"Checkpoint {path} is damaged: delete it and start the run again.") from error
-    if not metadata or metadata.get("format") != _FORMAT:
+    if not isinstance(metadata, dict) or metadata.get("format") != _FORMAT:
         raise ConfigurationError(f"{path} is not a training checkpoint of this version: start the run again.")
     _refuse_other_experiment(path, metadata["experiment"], experiment)
-    _load(network, tensors, "network.")
-    _load(averaged, tensors, "averaged.")
+    try:
+        _load(network, tensors, "network.")
+        _load(averaged, tensors, "averaged.")
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{path} holds a network of another version of smlm-pb: continue with that version, or start the run again."
+        ) from error
     optimizer_state = optimizer.state_dict()
     for key, value in tensors.items():
         if key.startswith("optimizer."):

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from smlm_pb.configuration import read_yaml, validate
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.networks import NetworkSettings
 from smlm_pb.simulation.scene_settings import SceneSettings
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Schedule(_Section):
@@ -54,18 +56,22 @@ class ValidationSettings(_Section):
 
     every_steps: int = Field(1000, ge=1, description="steps between validations")
     scenes: int = Field(96, ge=1, description="simulated scenes, the same at every validation")
-    seed: int = Field(987_654, description="seed of those scenes")
+    seed: int = Field(987_654, ge=0, description="seed of those scenes")
     tolerance_px: float = Field(0.5, gt=0, description="matching distance for the Jaccard index, px")
 
 
 class Experiment(_Section):
     """One training run."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the model that results")
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="name of the model that results",
+        examples=["my-microscope"],
+    )
     description: str = Field("", description="what the model is for, shown to users")
-    seed: int = Field(0, description="seed of initial weights and of every scene")
+    seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights and of every scene")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
-    scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments; keys of SceneSettings")
+    scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments that scenes are drawn from")
     loss: LossSettings = Field(default_factory=lambda: LossSettings())
     validation: ValidationSettings = Field(default_factory=lambda: ValidationSettings())
     steps: int = Field(20_000, ge=1, description="optimisation steps")
@@ -91,11 +97,14 @@ class Experiment(_Section):
     @field_validator("scenes")
     @classmethod
     def _known_scene_keys(cls, value: dict[str, Any]) -> dict[str, Any]:
-        known = SceneSettings.__dataclass_fields__
-        for key in value:
-            if key not in known:
-                raise ValueError(f"unknown key '{key}'; known: {', '.join(known)}")
-        SceneSettings(**value)
+        try:
+            # Together first: two values may only fit each other.
+            with contextlib.suppress(TypeError, ValueError):
+                SceneSettings(**value)
+            for key, one in value.items():
+                _check_scene_setting(key, one)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @model_validator(mode="after")
@@ -117,18 +126,7 @@ class Experiment(_Section):
         ConfigurationError
             When the file cannot be read, or a key or value is wrong: with the key, the rule and the remedy.
         """
-        path = Path(path)
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigurationError(f"Experiment file {path} cannot be read: {error.strerror}.") from error
-        except yaml.YAMLError as error:
-            where = getattr(error, "problem_mark", None)
-            line = f" line {where.line + 1}" if where is not None else ""
-            raise ConfigurationError(f"Experiment file {path}{line} is not valid YAML: correct the syntax.") from error
-        if not isinstance(content, dict):
-            raise ConfigurationError(f"Experiment file {path} must hold keys and values, e.g. 'name: my-model'.")
-        return cls.from_dict(content, source=str(path))
+        return cls.from_dict(read_yaml(path), source=str(path))
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], *, source: str = "experiment") -> Experiment:
@@ -139,33 +137,19 @@ class Experiment(_Section):
         ConfigurationError
             Naming the key, the value, the rule and the remedy.
         """
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise ConfigurationError(f"{source}: {_explain(error)}") from error
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{source}: scenes: {error}") from error
+        return validate(cls, content, source)
 
 
-def _explain(error: ValidationError) -> str:
-    """All problems in one line: key, value, rule, remedy."""
-    problems = []
-    for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"]) or "the file"
-        if item["type"] == "extra_forbidden":
-            known = ", ".join(_known_keys(item["loc"][:-1]))
-            problems.append(f"unknown key '{key}' (remove it, or use one of: {known})")
-        elif item["type"] == "missing":
-            problems.append(f"key '{key}' is missing (add it)")
-        else:
-            problems.append(
-                f"{key} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')} (correct the value)"
-            )
-    return "; ".join(problems) + "."
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    model: Any = Experiment
-    for part in location:
-        model = model.model_fields[str(part)].annotation
-    return list(model.model_fields)
+def _check_scene_setting(key: str, value: Any) -> None:
+    """Check one key by itself, so that a value of the wrong kind is named."""
+    known = list(SceneSettings.__dataclass_fields__)
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known keys here are {', '.join(known)}"
+        raise ValueError(f"unknown key {key}; {hint}")
+    try:
+        SceneSettings(**{key: value})
+    except ConfigurationError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{key} = {value!r} holds something else than numbers; correct the value") from error

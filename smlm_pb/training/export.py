@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from pathlib import Path
 
@@ -11,8 +12,9 @@ from torch import nn
 
 from smlm_pb._version import __version__
 from smlm_pb.errors import OutputError
-from smlm_pb.localization.model_card import WEIGHTS_FILE, ModelCard
+from smlm_pb.localization.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from smlm_pb.training.experiment import Experiment
+from smlm_pb.training.progress import without_nan
 from smlm_pb.training.validation import ValidationResult
 
 
@@ -55,19 +57,29 @@ def export_model(
             "hours": round(seconds / 3600, 3),
             "version": __version__,
         },
-        accuracy={"validation": validation.as_dict()} if validation else {},
+        accuracy={"validation": without_nan(validation.as_dict())} if validation else {},
         weights_sha256=hashlib.sha256(content).hexdigest(),
     )
+    described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    files = {
+        WEIGHTS_FILE: content,
+        "experiment.yaml": described.encode(),
+        CARD_FILE: card.to_json().encode(),
+    }
+    parts = {name: folder / f".{name}.partial" for name in files}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / WEIGHTS_FILE).write_bytes(content)
-        card.save(folder)
-        (folder / "experiment.yaml").write_text(
-            yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True),
-            encoding="utf-8",
-        )
+        # All of them first: a full disk must not leave the new weights beside the old card.
+        for name, part in parts.items():
+            part.write_bytes(files[name])
+        for name, part in parts.items():
+            part.replace(folder / name)
     except OSError as error:
+        for part in parts.values():
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         raise OutputError(
-            f"Model folder {folder} cannot be written ({error.strerror}): choose another --out."
+            f"Model folder {folder} cannot be written ({error.strerror or error}): free some space, or choose another "
+            "--out; the checkpoint is kept."
         ) from error
     return folder

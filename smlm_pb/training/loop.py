@@ -59,6 +59,9 @@ class Trainer:
         self.norms: deque[float] = deque(maxlen=_NORM_WINDOW)
         self.bad_steps = 0
         self.seconds = 0.0
+        #: Sums of the loss terms since the last validation, and over how many steps.
+        self.sums: dict[str, float] = {}
+        self.summed_steps = 0
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
@@ -75,6 +78,8 @@ class Trainer:
                 "best_score": self.best_score if self.best else None,
                 "norms": list(self.norms),
                 "seconds": self.seconds,
+                "sums": self.sums,
+                "summed_steps": self.summed_steps,
             },
         )
 
@@ -91,6 +96,7 @@ class Trainer:
         self.best_score = -math.inf if state["best_score"] is None else state["best_score"]
         self.norms = deque(state["norms"], maxlen=_NORM_WINDOW)
         self.seconds = state["seconds"]
+        self.sums, self.summed_steps = state.get("sums", {}), state.get("summed_steps", 0)
 
     def improve(self, batch: Batch) -> dict[str, float]:
         """One optimisation step; returns the loss terms."""
@@ -117,10 +123,14 @@ class Trainer:
             if self.bad_steps > _MAX_BAD_STEPS:
                 raise ConfigurationError(
                     f"Training diverged at step {self.step}: {_MAX_BAD_STEPS} steps in a row gave no finite gradient; "
-                    "lower learning_rate and start from the last checkpoint."
+                    "lower learning_rate and start anew in another folder."
                 )
         self.step += 1
-        return {name: float(value.detach()) for name, value in terms.items()}
+        values = {name: float(value.detach()) for name, value in terms.items()}
+        if self.bad_steps == 0:
+            self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
+            self.summed_steps += 1
+        return values
 
     def _average(self) -> None:
         # A short memory at first: the average must not remember the random start.
@@ -129,9 +139,11 @@ class Trainer:
             for average, value in zip(self.averaged.parameters(), self.network.parameters(), strict=True):
                 average.lerp_(value, 1 - decay)
 
-    def judge(self, result: ValidationResult, terms: dict[str, float]) -> None:
+    def judge(self, result: ValidationResult) -> None:
         """Record a validation and keep the weights if they are the best so far."""
-        self.history.append({"step": self.step, "seconds": self.seconds, "loss": terms, "validation": result.as_dict()})
+        loss = {name: value / self.summed_steps for name, value in self.sums.items()}
+        self.sums, self.summed_steps = {}, 0
+        self.history.append({"step": self.step, "seconds": self.seconds, "loss": loss, "validation": result.as_dict()})
         if result.jaccard > self.best_score:
             self.best_score = result.jaccard
             self.best = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
@@ -176,8 +188,10 @@ def train(
 
     Raises
     ------
+    OutputError
+        When the folder already holds a run and ``resume`` is false, or cannot be written.
     ConfigurationError
-        When the folder holds another run, or training diverges.
+        When there is nothing to resume, the checkpoint belongs to other settings, or training diverges.
     Cancelled
         When stopped before the first step was done.
     """
@@ -235,11 +249,9 @@ def _run(
         last=experiment.steps,
     )
     scenes = validation_scenes(experiment.validation, scene_settings, experiment.crop_px)
-    recent: list[dict[str, float]] = []
     began = last = time.monotonic()
     for batch in batch_stream(batches, experiment.workers):
         terms = trainer.improve(batch)
-        recent.append(terms)
         now = time.monotonic()
         trainer.seconds += now - last
         last = now
@@ -252,8 +264,7 @@ def _run(
                 tolerance_px=experiment.validation.tolerance_px,
                 device=trainer.device,
             )
-            trainer.judge(result, {k: float(np.mean([t[k] for t in recent])) for k in terms})
-            recent.clear()
+            trainer.judge(result)
             write_history(trainer.folder, trainer.history)
             if on_validation is not None:
                 on_validation(trainer.step, result)
@@ -285,4 +296,6 @@ def _make_optimizer(network: nn.Module, experiment: Experiment) -> torch.optim.O
 def _jittered(sigma: Tensor, experiment: Experiment, step: int) -> Tensor:
     """The PSF width as a user would tell it: not quite right."""
     noise = np.random.default_rng([experiment.seed, step, 1]).normal(size=len(sigma))
-    return sigma * (1 + experiment.psf_sigma_jitter * torch.as_tensor(noise, dtype=sigma.dtype, device=sigma.device))
+    factor = 1 + experiment.psf_sigma_jitter * torch.as_tensor(noise, dtype=sigma.dtype, device=sigma.device)
+    # A large jitter must not make a width negative.
+    return sigma * factor.clamp_min(0.1)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from smlm_pb.errors import OutputError
+
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Write the history as JSON and draw it to ``progress.png``.
+    """Write the history to ``history.json`` and draw it to ``progress.png``.
 
     Parameters
     ----------
@@ -16,12 +21,45 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
         The run's folder.
     history : list of dict
         One entry per validation: ``step``, mean ``loss`` terms since the last one, ``validation`` scores.
+
+    Raises
+    ------
+    OutputError
+        When the folder cannot be written or the disk is full; the previous files stay.
     """
-    part = folder / "history.json.part"
-    part.write_text(json.dumps(history, indent=1), encoding="utf-8")
-    part.replace(folder / "history.json")
-    if history:
-        _draw(folder / "progress.png", history)
+    try:
+        with _whole(folder / "history.json") as part:
+            part.write_text(json.dumps(without_nan(history), indent=1), encoding="utf-8")
+        if history:
+            with _whole(folder / "progress.png") as part:
+                _draw(part, history)
+    except OSError as error:
+        raise OutputError(
+            f"History in {folder} cannot be written ({error.strerror or error}): free some space and continue with "
+            "--resume; the last checkpoint is kept."
+        ) from error
+
+
+@contextlib.contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name that becomes ``path`` when all went well, and vanishes otherwise."""
+    part = path.with_name(f".{path.name}.partial")
+    try:
+        yield part
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def without_nan(value: Any) -> Any:
+    """JSON knows no NaN; null says the same."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _draw(path: Path, history: list[dict[str, Any]]) -> None:
@@ -31,7 +69,7 @@ def _draw(path: Path, history: list[dict[str, Any]]) -> None:
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     loss_axes, score_axes, position_axes = figure.subplots(1, 3)
     for name in ("matching", "count", "tile_count"):
-        loss_axes.plot(steps, [entry["loss"][name] for entry in history], label=name.replace("_", " "))
+        loss_axes.plot(steps, [entry["loss"].get(name, math.nan) for entry in history], label=name.replace("_", " "))
     loss_axes.set(xlabel="step", ylabel="loss per scene", yscale="log", title="Training loss")
     loss_axes.legend(frameon=False)
     for name in ("jaccard", "precision", "recall"):
@@ -43,6 +81,4 @@ def _draw(path: Path, history: list[dict[str, Any]]) -> None:
     position_axes.axhline(1.0, color="0.7", linewidth=0.8)
     position_axes.set(xlabel="step", ylim=(0, 2), title="Precision")
     position_axes.legend(frameon=False)
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=100)
-    part.replace(path)
+    figure.savefig(path, dpi=100, format="png")
