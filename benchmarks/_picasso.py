@@ -80,14 +80,15 @@ def run_picasso(
         folder = Path(temporary)
         for name, movie in movies.items():
             write_movie(folder / f"{name}.tif", [np.asarray(movie)])
+        # Picasso takes whole numbers, without a decimal point, for baseline and pixel size.
         options = {
             "-a": settings.fit,
             "-b": settings.box,
-            "-g": settings.gradient,
-            "-bl": offset_adu,
+            "-g": f"{settings.gradient:g}",
+            "-bl": f"{offset_adu:g}",
             "-s": e_per_adu,
             "-ga": 1,
-            "-px": pixel_size_nm,
+            "-px": f"{pixel_size_nm:g}",
             "-d": 0,
         }
         flags = [str(part) for option in options.items() for part in option]

@@ -76,6 +76,11 @@ def localize(movie: Any, model: Model, **options: Any) -> Run:
     )
 
 
+def seed_of(*parts: float) -> int:
+    """A seed for one condition and repetition: movies that share one would share their molecules and noise."""
+    return int(np.random.SeedSequence([round(1000 * part) for part in parts]).generate_state(1)[0])
+
+
 def write_movie(path: Path, blocks: Iterable[npt.NDArray[np.uint16]]) -> Path:
     """Write frames (n, y, x) as one TIFF stack of single pages, which every program reads as time."""
     import tifffile

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 from _report import COLOURS, Table, load, make_parser, new_figure, number, parse, publish, run_as_program
-from _runs import localize
+from _runs import localize, seed_of
 
 from smlm_pb.simulation.presets import blank
 
 BACKGROUNDS_E = (0.0, 5.0, 20.0, 50.0, 100.0, 200.0, 500.0)
-FRAMES = 400
+FRAMES = 300
 PSF_SIGMA_PX = 1.1
 FIXED = (0.3, 0.5)
 GOAL_PER_1000 = 0.5
@@ -46,7 +46,7 @@ def _measure(background_e: float, model: Any, seeds: int, quick: bool) -> dict[s
     repetitions: list[dict[str, Any]] = []
     for seed in range(seeds):
         recipe = blank(background_e, frames=frames, size_px=size)
-        movie, _ = simulate(recipe, seed=4000 + seed)
+        movie, _ = simulate(recipe, seed=seed_of(2, background_e, seed))
         run = localize(
             movie, model, camera=recipe.camera.camera(), pixel_size_nm=recipe.pixel_size_nm, psf_sigma_px=PSF_SIGMA_PX
         )
@@ -63,13 +63,30 @@ def _measure(background_e: float, model: Any, seeds: int, quick: bool) -> dict[s
     n_frames = frames * seeds
     counts = {"automatic": sum(r["automatic"] for r in repetitions)}
     counts |= {f"{t:g}": sum(r["fixed"][k] for r in repetitions) for k, t in enumerate(FIXED)}
+    largest = max((r["largest_probability"] or 0.0) for r in repetitions)
     return {
         "background_e": background_e,
+        **_rates(n_frames, counts),
+        "largest_probability": largest,
+        "repetitions": repetitions,
+    }
+
+
+def _rates(n_frames: int, counts: dict[str, int]) -> dict[str, Any]:
+    return {
         "frames": n_frames,
         "false_molecules": counts,
         "false_per_1000_frames": {name: 1000 * n / n_frames for name, n in counts.items()},
         "upper_limit_per_1000_frames": {name: 1000 * upper_limit(n) / n_frames for name, n in counts.items()},
-        "repetitions": repetitions,
+    }
+
+
+def _all_together(points: list[dict[str, Any]]) -> dict[str, Any]:
+    """All backgrounds as one long movie."""
+    counts = {name: sum(p["false_molecules"][name] for p in points) for name in points[0]["false_molecules"]}
+    return {
+        **_rates(sum(p["frames"] for p in points), counts),
+        "largest_probability": max(p["largest_probability"] for p in points),
     }
 
 
@@ -87,13 +104,13 @@ def _table(points: list[dict[str, Any]]) -> Table:
 
     rows = [
         [
-            f"{p['background_e']:g}",
+            f"{p['background_e']:g}" if "background_e" in p else "all",
             str(p["frames"]),
             cell(p, "automatic"),
             *(cell(p, f"{t:g}") for t in FIXED),
-            number(max((r["largest_probability"] or 0.0) for r in p["repetitions"]), 2),
+            number(p["largest_probability"], 2),
         ]
-        for p in points
+        for p in [*points, _all_together(points)]
     ]
     columns = (
         "background (e⁻/px)",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from _report import COLOURS, Table, load, make_parser, mean, new_figure, number, parse, publish, run_as_program, spread
-from _runs import localize, score
+from _runs import localize, score, seed_of
 
 from smlm_pb.evaluation import evaluate
 from smlm_pb.simulation.presets import SWEEP_DENSITIES_PER_UM2, density_sweep
@@ -81,7 +81,7 @@ def _simulate(density: float, seed: int, *, quick: bool) -> tuple[Any, Localizat
     from smlm_pb.simulation import simulate
 
     frames, size = (3, 32) if quick else (FRAMES[density], 64)
-    return simulate(density_sweep(density, frames=frames, size_px=size), seed=1000 * (seed + 1))
+    return simulate(density_sweep(density, frames=frames, size_px=size), seed=seed_of(3, density, seed))
 
 
 def _measure(movie: Any, truth: Localizations, model: Any, args: argparse.Namespace) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from _report import COLOURS, Table, load, make_parser, mean, new_figure, number, parse, publish, run_as_program
-from _runs import localize
+from _runs import localize, seed_of
 
 from smlm_pb.evaluation import match
 from smlm_pb.simulation.presets import isolated
@@ -25,7 +25,7 @@ PHOTONS = (200.0, 500.0, 1000.0, 2000.0, 5000.0, 10000.0)
 BACKGROUNDS_E = (0.0, 10.0, 50.0, 100.0, 200.0)
 PSF_SIGMAS_PX = (0.9, 1.1, 1.4)
 #: Frames per repetition: 16 molecules each.
-FRAMES = 24
+FRAMES = 20
 TOLERANCE_NM = 250.0
 READ_NOISE_E = 1.6
 #: With less than this share found, what is found is a lucky choice, and its errors say little.
@@ -79,7 +79,7 @@ def _measure(
     fractions = []
     for seed in range(seeds):
         recipe = isolated(photons, background_e, psf_sigma_px=width_px, frames=2 if quick else FRAMES)
-        movie, truth = simulate(recipe, seed=7000 + seed)
+        movie, truth = simulate(recipe, seed=seed_of(1, photons, background_e, width_px, seed))
         run = localize(
             movie, model, camera=recipe.camera.camera(), pixel_size_nm=recipe.pixel_size_nm, psf_sigma_px=width_px
         )
