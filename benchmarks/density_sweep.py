@@ -273,7 +273,8 @@ def _figure(points: list[dict[str, Any]], picasso: dict[str, Any] | None) -> Any
     ax.set(
         xscale="log", ylabel="error / stated precision", xlabel="molecules per µm²", title="Honesty of σ (1 is right)"
     )
-    ax.set_ylim(0.5, max(1.5, 1.1 * max(p["pull"] or 0 for p in points)))
+    drawn = [p[name] for p in points for name in ("pull", "robust_pull") if np.isfinite(p[name])]
+    ax.set_ylim(0.9 * min([0.8, *drawn]), 1.1 * max([1.3, *drawn]))
     ax.legend(frameon=False)
     _draw_reliability(axes[1, 1], points)
     for ax in (axes[0, 0], axes[0, 1], axes[1, 0]):
