@@ -54,7 +54,10 @@ def find_movies(arguments: Sequence[str]) -> list[Found]:
             matches = _match(str(path))
             problem = MovieError(f"No file matches {argument}: check the pattern, and put it in quotation marks.")
             found += [hit for match in matches for hit in _expand(match)] or [Found(path, problem)]
-    return list({entry.path.resolve(): entry for entry in reversed(found)}.values())[::-1]
+    once: dict[Path, Found] = {}
+    for entry in found:
+        once.setdefault(entry.path.resolve(), entry)
+    return list(once.values())
 
 
 def _match(pattern: str) -> list[Path]:

@@ -111,11 +111,8 @@ def _psf_sigma(movie: Movie, settings: JobSettings, card: ModelCard, origin: dic
         return float(estimate.sigma_px), list(estimate.warnings)
     origin["psf_sigma_px"] = ASSUMED
     assumed = round(math.sqrt(card.psf_sigma_px[0] * card.psf_sigma_px[1]), 2)
-    return assumed, [
-        *estimate.warnings,
-        f"Movie {movie.name}: the PSF width cannot be told from the frames and is assumed to be {assumed:g} px: give "
-        "--psf-sigma-px.",
-    ]
+    *others, refused = estimate.warnings
+    return assumed, [*others, f"{refused.rstrip('.')} (--psf-sigma-px); until then {assumed:g} px is assumed."]
 
 
 def _camera(

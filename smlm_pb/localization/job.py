@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -149,9 +150,10 @@ def get_model(model: str | Any, device: str) -> Model:
 
 
 def command_line() -> str:
-    """The command that is running, without folders of the program itself."""
-    program = sys.argv[0].replace("\\", "/").rsplit("/", 1)[-1] if sys.argv else ""
-    return " ".join([program, *sys.argv[1:]]).strip()
+    """The command that is running, without the folder of the program."""
+    program = Path(sys.argv[0] if sys.argv else "")
+    name = program.parent.name if program.name == "__main__.py" else program.name  # python -m name
+    return " ".join([name, *sys.argv[1:]]).strip()
 
 
 def source_name(movie: Movie) -> str:

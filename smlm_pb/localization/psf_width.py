@@ -140,7 +140,7 @@ def _frame_weights(deviations: FloatArray) -> FloatArray:
     # covariance.
     noise = float(np.median((rough**2).mean(axis=(0, 2, 3)))) / comb(8, 4) ** 2
     energy = (deviations**2).mean(axis=(0, 2, 3))
-    return np.asarray(np.maximum(energy - noise, 0.0) / np.maximum(energy, np.finfo(float).tiny) ** 2)
+    return np.asarray(np.maximum(energy - noise, 0.0) / np.maximum(energy**2, np.finfo(float).tiny))
 
 
 def _groups(deviations: FloatArray) -> tuple[FloatArray, npt.NDArray[np.intp]]:
