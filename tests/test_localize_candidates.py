@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization.candidates import as_columns, join_candidates, select_candidates
 from smlm_pb.localization.summary import MedianOfMany
-from smlm_pb.localization.threshold import BINS, ProbabilityHistogram, check_threshold
+from smlm_pb.localization.threshold import BINS, LOWEST_AUTOMATIC, ProbabilityHistogram, check_threshold
 from smlm_pb.networks import PointField
 
 
@@ -131,11 +131,18 @@ def test_the_automatic_threshold_has_the_best_expected_jaccard_of_all(probabilit
     p = np.sort(np.array(probabilities, np.float32).astype(float))[::-1]
     total = p.sum() + below
     kept = np.arange(1, len(p) + 1)
-    best = (np.cumsum(p) / (total + kept - np.cumsum(p))).max()
+    jaccard = np.cumsum(p) / (total + kept - np.cumsum(p))
+    best = jaccard[p >= LOWEST_AUTOMATIC].max(initial=0.0)
     found = histogram_of(probabilities, below=below).best(floor=0.05)
     assert found.automatic
     # Candidates less than one step apart cannot be told from each other.
     assert best - len(p) * 2 / BINS / total <= found.jaccard <= best + 1e-9
+
+
+def test_improbable_candidates_alone_are_never_kept_automatically():
+    found = histogram_of([0.1] * 30 + [0.25] * 5).best(floor=0.05)
+    assert found.threshold >= LOWEST_AUTOMATIC
+    assert found.molecules == 0
 
 
 def test_the_automatic_threshold_is_the_fixed_point_of_the_rule():

@@ -19,6 +19,9 @@ from smlm_pb.errors import ConfigurationError
 
 #: Thresholds are multiples of 1/BINS: finer differences of a probability mean nothing, and sums fit in memory.
 BINS = 1000
+#: The rule follows J down to zero on movies where next to nothing is real, and would fill their tables with noise: a row
+#: that is more than twice as likely false as true helps nobody, whatever it does to the expected index.
+LOWEST_AUTOMATIC = 0.3
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class ProbabilityHistogram:
         Parameters
         ----------
         floor : float
-            Candidates below were not listed, so no threshold below can be chosen.
+            Candidates below were not listed, so no threshold below can be chosen; nor below :data:`LOWEST_AUTOMATIC`.
 
         Returns
         -------
@@ -121,15 +124,17 @@ class ProbabilityHistogram:
         kept, true, total = self.expectations()
         union = total + kept - true
         jaccard = np.divide(true, union, out=np.zeros(BINS + 1), where=union > 0)
-        lowest = int(np.ceil(floor * BINS - 1e-6))
+        lowest = int(np.ceil(max(floor, LOWEST_AUTOMATIC) * BINS - 1e-6))
         if not kept.any():
             return self.at(0.5, automatic=True)
-        best = jaccard[lowest:].max()
+        good = jaccard >= jaccard[lowest:].max() - 1e-12
         # Between two candidates every threshold is equally good: the middle is the least sensitive choice.
-        plateau = lowest + np.flatnonzero(jaccard[lowest:] >= best - 1e-12)
-        first = int(plateau[0])
-        last = int(plateau[np.flatnonzero(np.diff(plateau, append=BINS + 3) > 1)[0]])
-        return self.at((first + last) // 2 / BINS, automatic=True)
+        first = last = lowest + int(np.argmax(good[lowest:]))
+        while first > 0 and good[first - 1]:
+            first -= 1
+        while last < BINS and good[last + 1]:
+            last += 1
+        return self.at(max(lowest, (first + last) // 2) / BINS, automatic=True)
 
 
 #: Lower edges of the steps, as the float32 that k/BINS rounds to; the last one holds certainty alone.
