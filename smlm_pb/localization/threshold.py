@@ -19,8 +19,8 @@ from smlm_pb.errors import ConfigurationError
 
 #: Thresholds are multiples of 1/BINS: finer differences of a probability mean nothing, and sums fit in memory.
 BINS = 1000
-#: The rule follows J down to zero on movies where next to nothing is real, and would fill their tables with noise: a row
-#: that is more than twice as likely false as true helps nobody, whatever it does to the expected index.
+#: The rule follows J down to zero on movies where next to nothing is real, and would fill their tables with noise.
+#: A row that is more than twice as likely false as true helps nobody, whatever it does to the expected index.
 LOWEST_AUTOMATIC = 0.3
 
 
