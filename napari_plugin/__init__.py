@@ -1,1 +1,1 @@
-"""The napari door."""
+"""The napari door: collects parameters, starts a worker, shows results. No science in here."""

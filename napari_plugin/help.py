@@ -1,0 +1,46 @@
+"""The help button of the panel."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, metadata
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QMessageBox, QWidget
+
+_TEXT = """
+<h3>From a movie to molecules</h3>
+<ol>
+<li><b>Movie</b>: drop a TIFF onto napari, or take <i>File ▸ Open Sample ▸ smlm-pb</i>. Axes are time, y, x.</li>
+<li><b>Camera</b>: give pixel size, offset, e⁻/ADU and EM gain from the data sheet. What stays empty is measured from
+the movie; the measured value appears in grey.</li>
+<li><b>Run</b>. Molecules appear on their frames, the super-resolved image grows. <b>Cancel</b> keeps what was
+found.</li>
+<li><b>Threshold</b>: the smallest probability that is shown. It acts at once, nothing is computed again.</li>
+<li><b>Image</b>, <b>Filter</b>, <b>Inspect</b>: draw anew, keep ranges of photons or precision, click a molecule.</li>
+<li><b>Save molecules</b> writes what is shown, with its whole history. Picasso opens the HDF5.</li>
+</ol>
+<p>Positions count from the centre of the first pixel; photons are photo-electrons; precision is one standard deviation
+of the position's error.</p>
+"""
+
+
+def show_help(parent: QWidget) -> None:
+    """Show the steps, with a link to the documentation where the package knows one."""
+    box = QMessageBox(parent)
+    box.setWindowTitle("smlm-pb: help")
+    box.setTextFormat(Qt.TextFormat.RichText)
+    box.setText(_TEXT + _link())
+    box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    box.open()
+
+
+def _link() -> str:
+    try:
+        urls = metadata("smlm-pb").get_all("Project-URL") or []
+    except PackageNotFoundError:
+        return ""
+    for entry in urls:
+        label, _, url = entry.partition(", ")
+        if label.casefold() in ("documentation", "homepage"):
+            return f'<p><a href="{url}">Documentation</a></p>'
+    return ""

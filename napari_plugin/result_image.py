@@ -1,0 +1,253 @@
+"""Keeps the super-resolved image layer in step with the molecules, the settings, and the view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_plugin.background import Latest
+from napari_plugin.image_layers import (
+    ASSUMED_PIXEL_SIZE_NM,
+    as_rgb,
+    brightness_limits,
+    draw_image,
+    image_placement,
+)
+from napari_plugin.movie_layers import HELPER_KEY, Place
+
+if TYPE_CHECKING:
+    from napari_plugin.molecules import Molecules
+    from smlm_pb.analysis.rendering import Grid, Rendering
+    from smlm_pb.localizations import Localizations
+
+#: Wait this long after the last change before drawing, ms.
+_SETTLE_MS = 120
+#: Narrowest pixels for the present view, nm.
+_FINEST_NM = 0.5
+_NAME = "super-resolved"
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """How the image is drawn.
+
+    Parameters
+    ----------
+    pixel_size_nm : float
+        Edge of a pixel of the image.
+    method : {"gaussian", "histogram", "blur"}
+        See :func:`smlm_pb.analysis.render`.
+    blur_nm : float
+        Width of the fixed blur.
+    colour_by : str, optional
+        Column that gives the colour; brightness alone when left out.
+    colormap : str
+        Name of a napari colormap for an image without ``colour_by``.
+    follow_view : bool
+        Draw what is on the screen, as fine as the screen shows it, instead of the whole field.
+    """
+
+    pixel_size_nm: float = 10.0
+    method: str = "gaussian"
+    blur_nm: float = 20.0
+    colour_by: str | None = None
+    colormap: str = "inferno"
+    follow_view: bool = False
+
+    def render_options(self) -> dict[str, Any]:
+        """Keyword arguments of :func:`smlm_pb.analysis.render`, without pixel size and region."""
+        return {
+            "method": self.method,
+            "blur_nm": self.blur_nm if self.method == "blur" else None,
+            "colour_by": self.colour_by,
+        }
+
+
+@dataclass(frozen=True)
+class _Picture:
+    rendering: Rendering
+    pixels: npt.NDArray[Any]
+    limits: tuple[float, float] | None
+    place: Place
+    is_new_view: bool
+
+
+class ResultImage(QObject):
+    """The image layer and the thread that draws it.
+
+    A gray image and one in colours are two layers, because napari cannot turn the one into the other; neither is ever
+    removed, because removing a hidden layer can crash napari's canvas.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    on_error : callable
+        Called with what went wrong.
+    """
+
+    drawn = Signal(object)
+
+    def __init__(self, viewer: Any, on_error: Callable[[Exception], None], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._layers: dict[str, Any] = {}
+        self._molecules: Molecules | None = None
+        self._options = ImageOptions()
+        self._latest = Latest(self._show, on_error, self)
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+        self._timer.timeout.connect(self._draw)
+        self._fit_limits = True
+        self.rendering: Rendering | None = None
+        viewer.scene.camera.events.zoom.connect(self._on_view)
+        viewer.scene.camera.events.center.connect(self._on_view)
+
+    @property
+    def layer(self) -> Any:
+        """The layer that is in use; None before the first image, or when the user has deleted it."""
+        return self._existing("colour" if self._options.colour_by else "plain")
+
+    def set_molecules(self, molecules: Molecules | None) -> None:
+        """Draw these from now on."""
+        self._molecules = molecules
+        self._fit_limits = True
+        self.refresh()
+
+    def set_options(self, options: ImageOptions) -> None:
+        """Draw like this from now on."""
+        if options == self._options:
+            return
+        self._fit_limits = True
+        self._options = options
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Draw again, soon."""
+        if self._molecules is not None:
+            self._timer.start()
+
+    def show_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
+        """Show the image of a run that goes on."""
+        self._latest.forget()
+        self._put("plain", image, brightness_limits(image), place, grid)
+
+    def close(self) -> None:
+        """Let go of the viewer."""
+        self._timer.stop()
+        self._latest.close()
+        self._viewer.scene.camera.events.zoom.disconnect(self._on_view)
+        self._viewer.scene.camera.events.center.disconnect(self._on_view)
+
+    # -- drawing -------------------------------------------------------------------------------------------
+
+    def _on_view(self, event: Any = None) -> None:
+        if self._options.follow_view and self._molecules is not None:
+            self._timer.start()
+
+    def _draw(self) -> None:
+        molecules, options, fit = self._molecules, self._options, self._fit_limits
+        if molecules is None:
+            return
+        table, mask, place = molecules.table, molecules.mask, molecules.place
+        pixel_size_nm, roi = options.pixel_size_nm, None
+        if options.follow_view:
+            pixel_size_nm, roi = self._view(table, place)
+
+        def work() -> _Picture:
+            rendering = draw_image(table.select(mask), pixel_size_nm=pixel_size_nm, roi=roi, **options.render_options())
+            if options.colour_by:
+                return _Picture(rendering, as_rgb(rendering.image), None, place, fit)
+            return _Picture(rendering, rendering.image, brightness_limits(rendering.image), place, fit)
+
+        self._latest.submit(work)
+
+    def _view(self, table: Localizations, place: Place) -> tuple[float, tuple[float, float, float, float] | None]:
+        """Pixel size and region, in camera pixels, of what is on the screen."""
+        camera_pixel = table.info.pixel_size_nm or ASSUMED_PIXEL_SIZE_NM
+        scale, translate = np.array(place.scale[-2:]), np.array(place.translate[-2:])
+        zoom = float(self._viewer.scene.camera.zoom)
+        centre = (np.array(self._viewer.scene.camera.center[-2:], float) - translate) / scale
+        half = np.array(self._viewer.canvas.size, float) / zoom / scale / 2
+        first, last = np.array([-0.5, -0.5]), np.array([table.info.height, table.info.width]) - 0.5
+        low, high = np.maximum(centre - half, first), np.minimum(centre + half, last)
+        pixel_size_nm = max(_FINEST_NM, camera_pixel / (zoom * float(scale[1])))
+        if np.any(high - low <= 0):
+            return max(pixel_size_nm, self._options.pixel_size_nm), None
+        return pixel_size_nm, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
+
+    def _show(self, picture: _Picture) -> None:
+        self.rendering = picture.rendering
+        in_colour = picture.pixels.ndim == 3
+        limits = picture.limits if picture.is_new_view or self._options.follow_view else None
+        self._put("colour" if in_colour else "plain", picture.pixels, limits, picture.place, picture.rendering.grid)
+        other = self._existing("plain" if in_colour else "colour")
+        if other is not None:
+            other.visible = False
+        self._fit_limits = False
+        self.drawn.emit(picture.rendering)
+
+    # -- layers --------------------------------------------------------------------------------------------
+
+    def _existing(self, kind: str) -> Any:
+        layer = self._layers.get(kind)
+        return layer if layer is not None and layer in self._viewer.layers else None
+
+    def _put(
+        self,
+        kind: str,
+        pixels: npt.NDArray[Any],
+        limits: tuple[float, float] | None,
+        place: Place,
+        grid: Grid,
+    ) -> None:
+        layer = self._existing(kind)
+        placement = image_placement(place, grid)
+        if layer is None:
+            self._layers[kind] = self._add(kind, pixels, limits, placement)
+            return
+        layer.data = pixels
+        for name, value in placement.items():
+            setattr(layer, name, value)
+        if kind == "plain":
+            if limits is not None:
+                layer.contrast_limits_range = (0.0, max(limits[1], float(pixels.max()), 1e-6))
+                layer.contrast_limits = (limits[0], max(limits[1], 1e-6))
+            if layer.colormap.name != self._options.colormap:
+                layer.colormap = self._options.colormap
+        layer.visible = True
+
+    def _add(
+        self, kind: str, pixels: npt.NDArray[Any], limits: tuple[float, float] | None, placement: dict[str, Any]
+    ) -> Any:
+        active = self._viewer.layers.selection.active
+        arguments: dict[str, Any]
+        if kind == "plain":
+            arguments = {
+                "name": _NAME,
+                "colormap": self._options.colormap,
+                "contrast_limits": (0.0, max(limits[1] if limits else 1.0, 1e-6)),
+                "blending": "additive",
+            }
+        else:
+            arguments = {"name": f"{_NAME}, in colours", "rgb": True, "blending": "additive"}
+        layer = self._viewer.add_image(pixels, metadata={HELPER_KEY: "image"}, **arguments, **placement)
+        self._move_below_points(layer)
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active
+        return layer
+
+    def _move_below_points(self, layer: Any) -> None:
+        """The points stay on top."""
+        from napari.layers import Points
+
+        layers = self._viewer.layers
+        points = [index for index, other in enumerate(layers) if isinstance(other, Points)]
+        if points and points[0] < layers.index(layer):
+            layers.move(layers.index(layer), points[0])

@@ -1,0 +1,138 @@
+"""Starts a run, shows how it goes and what it finds, and hands over the result."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_plugin.localize_job import LocalizeJob, RunRequest
+from napari_plugin.molecules import GrowingPoints
+from napari_plugin.movie_layers import Place
+from napari_plugin.result_image import ResultImage
+from smlm_pb.localizations import Localizations
+
+_POLL_MS = 100
+#: The growing image is shown at most this often, and never takes more than this share of the time.
+_IMAGE_EVERY_S = 0.5
+_IMAGE_SHARE = 0.1
+
+
+class RunController(QObject):
+    """One run at a time.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    image : ResultImage
+        Shows the growing image.
+    """
+
+    progressed = Signal(object)
+    #: The job, and the growing points layer or None.
+    finished = Signal(object, object)
+
+    def __init__(self, viewer: Any, image: ResultImage, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer, self._image = viewer, image
+        self._job: LocalizeJob | None = None
+        self._worker: Any = None
+        self._place = Place()
+        self._points: GrowingPoints | None = None
+        self._next_image_at = 0.0
+        self._n_blocks_drawn = 0
+        self._timer = QTimer(self)
+        self._timer.setInterval(_POLL_MS)
+        self._timer.timeout.connect(self._poll)
+        viewer.dims.events.current_step.connect(self._on_step)
+
+    @property
+    def running(self) -> bool:
+        """Whether a run goes on."""
+        return self._job is not None
+
+    def start(self, request: RunRequest, place: Place, name: str, job: LocalizeJob | None = None) -> None:
+        """Start a run.
+
+        Parameters
+        ----------
+        request : RunRequest
+            What to do.
+        place : Place
+            Where the movie lies.
+        name : str
+            Name of the layer of the molecules.
+        job : LocalizeJob, optional
+            Another job than that of the request.
+        """
+        from napari.qt.threading import create_worker
+
+        job = LocalizeJob(request) if job is None else job
+        self._job, self._place, self._points, self._name = job, place, None, name
+        self._next_image_at = time.monotonic() + _IMAGE_EVERY_S
+        self._worker = worker = create_worker(job, _start_thread=False)
+        # Closing the window asks napari's worker to quit.
+        job.also_stop_if(lambda: worker.abort_requested)
+        worker.start()
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Ask the run to end; what was found is handed over as usual."""
+        if self._job is not None:
+            self._job.stop()
+
+    def close(self) -> None:
+        """The panel ends: stop the run unheard."""
+        self.cancel()
+        self._job = None
+        self._timer.stop()
+        self._viewer.dims.events.current_step.disconnect(self._on_step)
+
+    def _poll(self) -> None:
+        job = self._job
+        if job is None:
+            self._timer.stop()
+            return
+        if job.result is not None or job.failure is not None:
+            self._timer.stop()
+            self._job = None
+            self._worker = None
+            points, self._points = self._points, None
+            self.finished.emit(job, points)
+            return
+        progress = job.progress()
+        self.progressed.emit(progress)
+        if progress.done:
+            self._show_points(job)
+            self._show_image(job)
+
+    def _on_step(self, event: Any = None) -> None:
+        if self._job is not None and self._points is not None:
+            self._show_points(self._job)
+
+    def _show_points(self, job: LocalizeJob) -> None:
+        if self._points is None:
+            active = self._viewer.layers.selection.active
+            info = job.request.whole or job.request.movie.info
+            self._points = GrowingPoints(self._viewer, self._place, Localizations.empty(info), self._name)
+            if active is not None and active in self._viewer.layers:
+                self._viewer.layers.selection.active = active
+        if not self._points.is_there:
+            return
+        frame = self._points.frame_on_screen()
+        molecules = job.molecules_of_frame(frame)
+        if molecules is not None:
+            self._points.show_frame(molecules, frame)
+
+    def _show_image(self, job: LocalizeJob) -> None:
+        now = time.monotonic()
+        if now < self._next_image_at or job.grid is None:
+            return
+        pixels = job.image()
+        if pixels is None:
+            return
+        self._image.show_growing(pixels, job.grid, self._place)
+        took = time.monotonic() - now
+        self._next_image_at = time.monotonic() + max(_IMAGE_EVERY_S, took / _IMAGE_SHARE)

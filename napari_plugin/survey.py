@@ -1,0 +1,206 @@
+"""What is measured from a movie before the run, and the live preview of one frame: both beside the screen's thread."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+
+from napari_plugin.background import Latest
+from napari_plugin.molecule_layers import point_coordinates, points_arguments
+from napari_plugin.movie_layers import HELPER_KEY, Place, Region, placed_in_whole
+from smlm_pb.localizations import Localizations, MovieInfo
+
+if TYPE_CHECKING:
+    from smlm_pb.localization import Conditions, Expectation, JobSettings, Model, ModelCard
+    from smlm_pb.movies import Movie
+
+#: Wait this long after the last key before measuring anew, ms.
+_SETTLE_MS = 300
+_PREVIEW = "preview"
+
+
+class Survey(QObject):
+    """Measures camera, PSF width and background of the chosen movie, as the library does before a run.
+
+    Parameters
+    ----------
+    on_result, on_error : callable
+        Called with the conditions, or with what went wrong.
+    """
+
+    def __init__(
+        self,
+        on_result: Callable[[Conditions], None],
+        on_error: Callable[[Exception], None],
+        parent: QObject | None = None,
+    ) -> None:
+        super().__init__(parent)
+        self._latest = Latest(on_result, on_error, self)
+        self._job: Callable[[], Conditions] | None = None
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_SETTLE_MS)
+        self._timer.timeout.connect(self._start)
+
+    def request(self, movie: Movie, settings: JobSettings, card: ModelCard) -> None:
+        """Measure, soon."""
+
+        def work() -> Conditions:
+            from smlm_pb.localization.conditions import resolve
+
+            return resolve(movie, settings, card)
+
+        self._latest.forget()
+        self._job = work
+        self._timer.start()
+
+    def forget(self) -> None:
+        """There is nothing to measure any more."""
+        self._timer.stop()
+        self._latest.forget()
+
+    def close(self) -> None:
+        """Take no more requests."""
+        self._timer.stop()
+        self._latest.close()
+
+    def _start(self) -> None:
+        if self._job is not None:
+            self._latest.submit(self._job)
+
+
+@dataclass(frozen=True)
+class PreviewRequest:
+    """One frame to localize.
+
+    Parameters
+    ----------
+    movie : Movie
+        The movie.
+    model : str
+        Name or folder.
+    settings : JobSettings
+        What was asked for.
+    conditions : Conditions
+        What was measured.
+    frame : int
+        Number of the frame.
+    region : Region, optional
+        Where the movie was cut.
+    whole : MovieInfo, optional
+        The whole movie, where it was cut.
+    """
+
+    movie: Movie
+    model: str
+    settings: JobSettings
+    conditions: Conditions
+    frame: int
+    region: Region | None = None
+    whole: MovieInfo | None = None
+
+
+@dataclass(frozen=True)
+class PreviewResult:
+    """Candidates of a frame, and what is expected at the threshold."""
+
+    frame: int
+    candidates: Localizations
+    expectation: Expectation
+
+
+class Preview(QObject):
+    """Localizes the frame on the screen; the newest request wins, so stepping is never held up.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    on_error : callable
+        Called with what went wrong.
+    """
+
+    shown = Signal(object)
+
+    def __init__(self, viewer: Any, on_error: Callable[[Exception], None], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._viewer = viewer
+        self._latest = Latest(self._show, on_error, self)
+        self._models: dict[str, Model] = {}
+        self._place: Place | None = None
+        self._layer: Any = None
+        self._result: PreviewResult | None = None
+        self._threshold: float | None = None
+
+    @property
+    def layer(self) -> Any:
+        """The layer of the preview, if it is in the viewer."""
+        return self._layer if self._layer is not None and self._layer in self._viewer.layers else None
+
+    def request(self, request: PreviewRequest, place: Place, threshold: float | None) -> None:
+        """Localize a frame; None for the automatic threshold."""
+        self._place, self._threshold = place, threshold
+        self._latest.submit(lambda: self._localize(request))
+
+    def set_threshold(self, threshold: float | None) -> None:
+        """Show the same candidates at another threshold."""
+        self._threshold = threshold
+        if self._result is not None and self.layer is not None:
+            self._show(self._result)
+
+    def end(self) -> None:
+        """Take the preview off the screen."""
+        self._latest.forget()
+        self._result = None
+        layer = self.layer
+        if layer is None:
+            return
+        if layer.visible:
+            self._viewer.layers.remove(layer)
+            self._layer = None
+        else:
+            # Removing a hidden layer can crash napari's canvas.
+            layer.data = np.zeros((0, layer.ndim), np.float32)
+
+    def close(self) -> None:
+        """Take no more requests."""
+        self._latest.close()
+
+    def _localize(self, request: PreviewRequest) -> PreviewResult:
+        from smlm_pb.localization import load_model
+        from smlm_pb.localization.candidates import as_columns
+        from smlm_pb.localization.job import Job
+        from smlm_pb.localization.threshold import ProbabilityHistogram
+
+        if request.model not in self._models:
+            self._models = {request.model: load_model(request.model)}
+        job = Job(request.movie, self._models[request.model], request.settings, request.conditions, "")
+        histogram = ProbabilityHistogram()
+        with job.find_candidates((request.frame, request.frame + 1)) as blocks:
+            block = next(blocks)
+        found = Localizations(as_columns(block.candidates.rows), job.info)
+        candidates = placed_in_whole(found, request.region, request.whole)
+        histogram.add(candidates.probability, block.candidates.mass_below_floor)
+        return PreviewResult(request.frame, candidates, histogram.best(floor=request.settings.floor))
+
+    def _show(self, result: PreviewResult) -> None:
+        self._result = result
+        threshold = result.expectation.threshold if self._threshold is None else self._threshold
+        shown = result.candidates.select(result.candidates.probability >= np.float32(threshold))
+        place = self._place or Place()
+        if self.layer is None:
+            self._add(result.candidates.info, place)
+        self._layer.data = point_coordinates(shown, place.ndim, place.frame_axis)
+        self.shown.emit(PreviewResult(result.frame, shown, result.expectation))
+
+    def _add(self, info: MovieInfo, place: Place) -> None:
+        active = self._viewer.layers.selection.active
+        arguments = points_arguments(Localizations.empty(info), place=place, name=_PREVIEW)
+        arguments |= {"border_color": "#ff9d00", "metadata": {HELPER_KEY: "preview"}}
+        self._layer = self._viewer.add_points(**arguments)
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active

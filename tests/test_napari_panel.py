@@ -1,0 +1,502 @@
+"""The real panel in a real window: from the sample to a saved table, and everything that can go wrong on the way."""
+
+import time
+
+import numpy as np
+import pytest
+from hand_made_model import make_model
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+
+pytest.importorskip("napari", reason="napari is not installed: pip install 'smlm-pb[napari]'")
+pytest.importorskip("pytestqt", reason="pytest-qt is not installed: pip install 'smlm-pb[test]'")
+
+import smlm_pb  # noqa: E402
+from smlm_pb.localizations import Localizations  # noqa: E402
+
+LIMIT_MS = 60_000
+CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5, "pixel_size_nm": 100.0}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    return str(make_model(tmp_path_factory.mktemp("models") / "hand-made"))
+
+
+@pytest.fixture
+def notes():
+    from napari.utils.notifications import notification_manager
+
+    notification_manager.records.clear()
+    yield notification_manager.records
+    notification_manager.records.clear()
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer()
+
+
+@pytest.fixture
+def panel(viewer, qtbot, model, notes):
+    """The panel in a viewer with the sample movie, the hand-made model chosen."""
+    from napari_plugin.settings import remember
+
+    remember("localization", "live_preview", False)
+    viewer.open_sample("smlm-pb", "filaments")
+    _, widget = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
+    widget.model.add_folder(model)
+    yield widget
+    if widget.is_running:
+        widget.runs.cancel()
+        qtbot.waitUntil(lambda: not widget.is_running, timeout=LIMIT_MS)
+
+
+@pytest.fixture
+def one_frame_blocks(monkeypatch):
+    """Every frame is a block of its own, and takes its time: a run can be caught in the middle."""
+    import smlm_pb.localization.pipeline as pipeline
+
+    monkeypatch.setattr(pipeline, "_CPU_BLOCK_PX", 1)
+    real = smlm_pb.localization.localize
+
+    def slow(*args, on_block, **options):
+        def on_block_slowly(block):
+            on_block(block)
+            time.sleep(0.03)
+
+        return real(*args, on_block=on_block_slowly, **options)
+
+    monkeypatch.setattr("smlm_pb.localization.localize", slow)
+
+
+def run_to_the_end(panel, qtbot, last_frame=None):
+    if last_frame is not None:
+        panel.search.last_frame.set_value(last_frame)
+    panel.run_bar.run_button.click()
+    assert panel.is_running
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+    return panel.results.current
+
+
+def start_and_wait_for_frames(panel, qtbot, n_frames=3):
+    panel.run_bar.run_button.click()
+    qtbot.waitUntil(lambda: panel.runs._job is None or panel.runs._job.progress().done >= n_frames, timeout=LIMIT_MS)
+    assert panel.is_running
+
+
+def status(panel):
+    return panel.run_bar.status.text().replace(" ", "").replace("of", " of").replace("molecules", " molecules")
+
+
+def errors(notes):
+    return [note.message for note in notes if str(note.severity) == "error"]
+
+
+# -- the way through ---------------------------------------------------------------------------------------------------
+
+
+def test_from_the_sample_to_molecules_image_and_a_saved_table(panel, viewer, qtbot, notes, tmp_path):
+    molecules = run_to_the_end(panel, qtbot, last_frame=29)
+    movie, layer = viewer.layers["filaments"], molecules.layer
+
+    # The same molecules as the library's, with all its columns.
+    path = movie.source.path
+    assert path is None  # a sample has none, so that this compares arrays
+    expected = smlm_pb.localize(movie.data, model=panel.model.model, frames=(0, 30), pixel_size_nm=100)
+    assert tuple(layer.features.columns) == expected.column_names
+    shown = molecules.shown_table()
+    for name in expected.column_names:
+        np.testing.assert_array_equal(shown[name], expected[name])
+    assert shown.provenance[-1]["threshold"] == expected.provenance[-1]["threshold"]
+
+    # On the movie, fast to step through, and the movie stays the active layer.
+    assert layer.data.dtype == np.float32
+    assert layer.data.flags.f_contiguous
+    np.testing.assert_allclose(layer.scale, movie.scale)
+    assert tuple(layer.units) == tuple(movie.units)
+    assert viewer.layers.selection.active == movie
+    for frame in (0, 7, 29):
+        viewer.dims.set_current_step(0, frame)
+        assert len(layer._view_data) == np.count_nonzero(molecules.mask & (molecules.table.frame == frame))
+
+    # The image is there, where it should be, in µm.
+    qtbot.waitUntil(lambda: panel.results.image.rendering is not None, timeout=LIMIT_MS)
+    image = panel.results.image.layer
+    assert image.data.sum() == pytest.approx(molecules.n_shown, rel=0.02)
+    np.testing.assert_allclose(image.extent.world[1] - image.extent.world[0], (9.6, 9.6), atol=0.02)
+    assert viewer.canvas.overlays.scale_bar.visible
+    assert list(viewer.layers).index(image) < list(viewer.layers).index(layer)
+    assert f"{molecules.n_shown} molecules" in status(panel)
+    assert "expected Jaccard" in panel.run_bar.status.text()
+
+    # The threshold acts at once, without another run.
+    panel.search.threshold.spin.setValue(0.9)
+    assert np.array_equal(layer.shown, molecules.table.probability >= np.float32(0.9))
+    panel.filter.histograms["photons"].set_limits(1400, None)
+    panel.filter.range_changed.emit("photons", 1400.0, None)
+    mask = (molecules.table.probability >= np.float32(0.9)) & (molecules.table.photons >= 1400)
+    assert np.array_equal(layer.shown, mask)
+    assert f"{mask.sum()} of" in status(panel)
+
+    # What is shown is saved, and comes back.
+    panel.results.save(tmp_path / "out.hdf5")
+    qtbot.waitUntil(lambda: "Saved" in panel.run_bar.status.text(), timeout=LIMIT_MS)
+    back = Localizations.load(tmp_path / "out.hdf5")
+    assert len(back) == mask.sum()
+    step = back.provenance[-1]
+    assert step["step"] == "filter"
+    assert step["ranges"] == {"probability": {"min": 0.9}, "photons": {"min": 1400.0}}
+    (reopened,) = viewer.open(str(tmp_path / "out.hdf5"), plugin="smlm-pb")
+    panel.molecules.choose(reopened)
+    assert panel.results.current.n_shown == mask.sum()
+
+    # All of it again with the automatic threshold.
+    panel.molecules.choose(layer)
+    panel.filter.reset.click()
+    panel.search.threshold.auto.setChecked(True)
+    assert molecules.n_shown == len(expected)
+    assert errors(notes) == []
+
+
+def test_image_is_drawn_anew_by_settings_and_by_zoom(panel, viewer, qtbot):
+    molecules = run_to_the_end(panel, qtbot, last_frame=9)
+    image = panel.results.image
+    drawn = []
+    image.drawn.connect(drawn.append)
+
+    def wait_for(condition):
+        qtbot.waitUntil(lambda: bool(drawn) and condition(drawn[-1]), timeout=LIMIT_MS)
+
+    panel.image.pixel_size_nm.setValue(40)
+    wait_for(lambda rendering: rendering.pixel_size_nm == 40)
+    assert image.layer.data.shape == (240, 240)
+    panel.image.method.setCurrentIndex(panel.image.method.findData("histogram"))
+    wait_for(lambda rendering: rendering.method == "histogram")
+    assert image.layer.data.sum() == molecules.n_shown
+    assert "240 × 240" in panel.image.note.text()
+
+    panel.image.colour_by.setCurrentIndex(panel.image.colour_by.findData("frame"))
+    wait_for(lambda rendering: rendering.colour is not None)
+    assert image.layer.rgb
+    assert [layer.visible for layer in viewer.layers if layer.name == "super-resolved"] == [False]
+    panel.image.colour_by.setCurrentIndex(0)
+    wait_for(lambda rendering: rendering.colour is None)
+
+    panel.image.follow_view.setChecked(True)
+    viewer.scene.camera.zoom *= 20
+    viewer.scene.camera.center = (0.0, 4.8, 4.8)
+    wait_for(lambda rendering: rendering.grid.height < 9600 / rendering.pixel_size_nm / 2)
+    low, high = image.layer.extent.world
+    assert np.all(low < 4.8)
+    assert np.all(high > 4.8)
+    assert np.all(high - low < 5)
+
+
+def test_views_points_in_colour_and_a_click_on_a_molecule(panel, viewer, qtbot):
+    molecules = run_to_the_end(panel, qtbot, last_frame=9)
+    qtbot.waitUntil(lambda: panel.results.image.layer is not None, timeout=LIMIT_MS)
+    for view, visible in (("image", (False, False, True)), ("frames", (True, True, False)), ("both", (True,) * 3)):
+        panel.run_bar._view_buttons[view].click()
+        layers = (panel.movie.layer, molecules.layer, panel.results.image.layer)
+        assert tuple(layer.visible for layer in layers) == visible
+
+    panel.results.colour_points("probability")
+    brightest, dimmest = np.argmax(molecules.table.probability), np.argmin(molecules.table.probability)
+    assert not np.allclose(molecules.layer.border_color[brightest], molecules.layer.border_color[dimmest])
+    panel.results.colour_points("")
+    assert np.allclose(molecules.layer.border_color[brightest], molecules.layer.border_color[dimmest])
+
+    panel.tabs.setCurrentWidget(panel._pages["Inspect"])
+    row = int(np.flatnonzero(molecules.mask)[0])
+    panel.results.inspect_at(molecules.layer.data_to_world(molecules.layer.data[row]))
+    assert panel.inspect.values.item(0, 1).text() == str(molecules.table.frame[row])
+    assert "residual" in panel.inspect.scale_note.text()
+    panel.inspect.grab()
+
+
+def test_points_deleted_by_hand_are_gone_from_the_table(panel, qtbot):
+    molecules = run_to_the_end(panel, qtbot, last_frame=9)
+    layer, n = molecules.layer, len(molecules.table)
+    layer.selected_data = {0, 1, 2}
+    layer.remove_selected()
+    panel.molecules.choose(None)
+    panel.molecules.choose(layer)
+    assert len(panel.results.current.table) == n - 3
+
+
+# -- before the run ----------------------------------------------------------------------------------------------------
+
+
+def test_camera_is_measured_and_what_is_typed_wins(panel, qtbot):
+    qtbot.waitUntil(lambda: panel.inputs.conditions is not None, timeout=LIMIT_MS)
+    assert "100" in panel.camera.pixel_size_nm.placeholderText()
+    assert "estimated" in panel.camera.offset_adu.placeholderText()
+    assert "estimated" in panel.search.psf_sigma_px.placeholderText()
+    qtbot.keyClicks(panel.camera.offset_adu, "100,5")  # a decimal comma is understood
+    assert panel.camera.values() == {"offset_adu": 100.5}
+    qtbot.waitUntil(
+        lambda: panel.inputs.conditions is not None and panel.inputs.conditions.camera.offset_adu == 100.5,
+        timeout=LIMIT_MS,
+    )
+    panel.camera.offset_adu.set_value(None)
+    qtbot.keyClicks(panel.camera.offset_adu, "60000")
+    qtbot.waitUntil(lambda: "Offset" in panel.camera.check.text(), timeout=LIMIT_MS)
+
+
+def test_cameras_are_saved_under_names(panel):
+    panel.camera.set_values({"offset_adu": 398.0, "e_per_adu": 4.2, "em_gain": 300.0})
+    panel.camera.save_as("iXon")
+    panel.camera.set_values({})
+    panel.camera.refresh_presets()
+    panel.camera.presets.setCurrentText("iXon")
+    panel.camera.presets.activated.emit(panel.camera.presets.currentIndex())
+    assert panel.camera.values() == {"offset_adu": 398.0, "e_per_adu": 4.2, "em_gain": 300.0}
+    panel.camera.forget_button.click()
+    assert panel.camera.presets.findText("iXon") < 0
+
+
+def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):
+    panel.search.live_preview.setChecked(True)
+    shown = []
+    panel.inputs.preview.shown.connect(shown.append)
+    qtbot.waitUntil(lambda: bool(shown), timeout=LIMIT_MS)
+    for frame in (3, 4, 5, 6, 20):
+        viewer.dims.set_current_step(0, frame)
+    qtbot.waitUntil(lambda: shown[-1].frame == 20, timeout=LIMIT_MS)
+    layer = panel.inputs.preview.layer
+    assert set(layer.data[:, 0]) == {20.0}
+    assert "Frame 20:" in panel.search.preview_note.text()
+    assert viewer.layers.selection.active == viewer.layers["filaments"]
+    n = len(layer.data)
+    panel.search.threshold.spin.setValue(0.999)
+    assert len(layer.data) < n
+    panel.search.live_preview.setChecked(False)
+    assert panel.inputs.preview.layer is None
+    assert panel.molecules.layer is None  # a preview is nothing to filter or to save
+
+
+@pytest.mark.parametrize(
+    ("fill", "says"),
+    [
+        (lambda panel: panel.search.first_frame.set_value(500), "frames 0 to 199"),
+        (lambda panel: panel.camera.e_per_adu.setText("-3"), "e⁻/ADU: '-3'"),
+        (lambda panel: panel.search.draw_button.click(), "no rectangle"),
+    ],
+)
+def test_impossible_entries_end_in_one_sentence(panel, qtbot, notes, fill, says):
+    fill(panel)
+    panel.run_bar.run_button.click()
+    assert not panel.is_running
+    assert says in panel.run_bar.status.text()
+    assert len(errors(notes)) == 1
+    assert says in errors(notes)[0]
+
+
+def test_only_the_region_is_localized(panel, viewer, qtbot):
+    shapes = viewer.add_shapes(
+        [np.array([[2.0, 3.0], [2.0, 6.0], [7.0, 6.0], [7.0, 3.0]])], shape_type="rectangle", units=("um", "um")
+    )
+    panel.search.region.choose(shapes)
+    molecules = run_to_the_end(panel, qtbot, last_frame=9)
+    table = molecules.shown_table()
+    assert len(table)
+    assert table.x.min() >= 29
+    assert table.x.max() <= 60.5
+    assert table.y.min() >= 19
+    assert table.y.max() <= 70.5
+    assert table.info.width == 96
+
+
+def test_layers_come_and_go_and_wrong_ones_are_explained(make_napari_viewer, qtbot, model):
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
+    assert not panel.run_bar.run_button.isEnabled()
+    assert "Open a movie" in panel.movie_note.text()
+    colour = viewer.add_image(np.zeros((4, 16, 16, 3), np.uint8), rgb=True, name="colour")
+    assert panel.movie.layer is colour
+    assert "colour image" in panel.movie_note.text()
+    assert not panel.run_bar.run_button.isEnabled()
+    movie = viewer.add_image(np.zeros((4, 16, 16), np.uint16), name="movie")
+    panel.movie.choose(movie)
+    assert panel.movie_note.text() == ""
+    assert panel.run_bar.run_button.isEnabled()
+    movie.name = "renamed"
+    assert panel.movie.currentText() == "renamed"
+    viewer.layers.remove(colour)
+    assert panel.movie.layer is movie
+    viewer.layers.remove(movie)
+    assert panel.movie.layer is None
+    assert not panel.run_bar.run_button.isEnabled()
+
+
+# -- what can go wrong -------------------------------------------------------------------------------------------------
+
+
+def test_cancel_keeps_what_is_there_and_says_so(panel, viewer, qtbot, notes, one_frame_blocks):
+    start_and_wait_for_frames(panel, qtbot)
+    qtbot.waitUntil(lambda: panel.runs._points is not None, timeout=LIMIT_MS)
+    viewer.dims.set_current_step(0, 1)
+    growing = panel.runs._points.layer
+    assert len(growing.data) > 0  # finished frames show their molecules during the run
+    assert set(growing.data[:, 0]) == {1.0}
+    assert panel.run_bar.cancel_button.isVisibleTo(panel)
+    qtbot.waitUntil(lambda: "frames/s" in panel.run_bar.timing.text(), timeout=LIMIT_MS)
+    began = time.monotonic()
+    panel.run_bar.cancel_button.click()
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+    assert time.monotonic() - began < 2
+    assert "Cancelled" in panel.run_bar.status.text()
+    molecules = panel.results.current
+    assert molecules.layer is growing
+    assert 2 < molecules.table.frame.max() < 150
+    assert not panel.run_bar.cancel_button.isVisibleTo(panel)
+    assert errors(notes) == []
+
+
+def test_a_failing_run_gives_one_clear_notification(panel, qtbot, notes, monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr("smlm_pb.localization.localize", broken)
+    panel.run_bar.run_button.click()
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+    qtbot.wait(100)
+    assert len(errors(notes)) == 1
+    assert "the disk is on fire" in errors(notes)[0]
+    assert panel.run_bar.run_button.isVisibleTo(panel)
+    assert "Traceback" in caplog.text  # for the log, not for the user
+
+    monkeypatch.setattr("smlm_pb.localization.localize", lambda *a, **k: pytest.fail("never called"))
+    panel.model.names.addItem("gone", "/no/such/model")
+    panel.model.choose("/no/such/model")
+
+
+def test_deleting_the_movie_or_the_points_during_a_run_is_harmless(panel, viewer, qtbot, notes, one_frame_blocks):
+    panel.search.last_frame.set_value(25)
+    start_and_wait_for_frames(panel, qtbot)
+    qtbot.waitUntil(lambda: panel.runs._points is not None, timeout=LIMIT_MS)
+    viewer.layers.remove(panel.runs._points.layer)
+    viewer.layers.remove("filaments")
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+    molecules = panel.results.current
+    assert molecules.layer in viewer.layers
+    assert molecules.table.frame.max() == 25
+    np.testing.assert_allclose(molecules.layer.scale, (1, 0.1, 0.1))
+    assert errors(notes) == []
+
+
+def test_closing_the_panel_or_the_window_during_a_run_ends_the_run(panel, viewer, qtbot, notes, one_frame_blocks):
+    start_and_wait_for_frames(panel, qtbot)
+    job = panel.runs._job
+    viewer.close()
+    qtbot.waitUntil(lambda: job.result is not None or job.failure is not None, timeout=LIMIT_MS)
+    assert job.result is not None
+    assert job.result.stopped
+
+
+def test_removing_the_panel_during_a_run_ends_the_run(panel, viewer, qtbot, notes, one_frame_blocks):
+    start_and_wait_for_frames(panel, qtbot)
+    job = panel.runs._job
+    viewer.window.remove_dock_widget("all")
+    qtbot.waitUntil(lambda: job.result is not None, timeout=LIMIT_MS)
+    assert job.result.stopped
+    viewer.add_image(np.zeros((4, 16, 16)))  # nobody listens any more
+    viewer.dims.set_current_step(0, 1)
+    viewer.theme = "light"
+    assert errors(notes) == []
+
+
+def test_the_window_stays_alive_during_a_run(panel, viewer, qtbot):
+    import pandas  # noqa: F401 - imported beside the window when the panel opens; not what is measured here
+    import torch  # noqa: F401
+    from qtpy.QtCore import QTimer
+
+    qtbot.waitUntil(lambda: panel.inputs.conditions is not None, timeout=LIMIT_MS)
+    beats = []
+    timer = QTimer()
+    timer.setInterval(10)
+    timer.timeout.connect(lambda: beats.append(time.monotonic()))
+    timer.start()
+    run_to_the_end(panel, qtbot, last_frame=60)
+    timer.stop()
+    gaps = np.diff(beats)
+    assert len(gaps) > 20
+    assert np.quantile(gaps, 0.95) < 0.1
+    assert gaps.max() < 1.5  # napari's adding of a layer takes 0.1 s on a quiet machine; tests run on busy ones
+
+
+# -- looks -------------------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_cut_off_on_a_small_screen(panel, qtbot):
+    from qtpy.QtWidgets import QLabel, QPushButton
+
+    run_to_the_end(panel, qtbot, last_frame=5)
+    panel.resize(390, 690)  # what 1280×800 leave for a dock
+    for index in range(panel.tabs.count()):
+        panel.tabs.setCurrentIndex(index)
+        page = panel.tabs.currentWidget().widget()
+        panel.grab()  # lays everything out
+        assert page.minimumSizeHint().width() <= 370, panel.tabs.tabText(index)
+        for button in page.findChildren(QPushButton):
+            if button.isVisibleTo(page):
+                assert button.width() >= button.sizeHint().width() - 1, button.text()
+        for label in page.findChildren(QLabel):
+            if label.isVisibleTo(page) and not label.wordWrap():
+                assert label.width() >= label.sizeHint().width() - 1, label.text()
+    assert panel.minimumSizeHint().height() < 690
+
+
+def test_warnings_can_be_read_in_every_theme(viewer):
+    from napari.utils.theme import available_themes
+
+    from napari_plugin.theme import _contrast, readable_color, theme_color
+
+    for theme in available_themes():
+        if theme == "system":
+            continue
+        viewer.theme = theme
+        for level in ("warning", "error"):
+            color = readable_color(viewer, level)
+            assert _contrast(color, theme_color(viewer, "background")) >= 4.5 or color == theme_color(viewer, "text")
+
+
+def test_histogram_is_moved_by_mouse_and_keys(viewer, qtbot):
+    from qtpy.QtCore import QPoint, Qt
+
+    from napari_plugin.histogram import RangeHistogram
+
+    histogram = RangeHistogram(viewer, logarithmic=True)
+    qtbot.addWidget(histogram)
+    histogram.resize(212, 52)
+    histogram.set_values(np.geomspace(10, 1000, 1001))
+    moved = []
+    histogram.range_changed.connect(lambda low, high: moved.append((low, high)))
+    qtbot.mousePress(histogram, Qt.MouseButton.LeftButton, pos=QPoint(56, 20))  # a quarter of the axis
+    qtbot.mouseRelease(histogram, Qt.MouseButton.LeftButton, pos=QPoint(56, 20))
+    low, high = moved[-1]
+    assert low == pytest.approx(10 * 100**0.25, rel=0.05)
+    assert high is None
+    qtbot.keyClick(histogram, Qt.Key.Key_Up)
+    for _ in range(10):
+        qtbot.keyClick(histogram, Qt.Key.Key_Left)
+    assert moved[-1][1] == pytest.approx(1000 * 100**-0.05, rel=0.05)
+    qtbot.mouseDClick(histogram, Qt.MouseButton.LeftButton, pos=QPoint(100, 20))
+    assert histogram.limits == (None, None)
+    for values in (np.zeros(0), np.full(5, 3.0), np.array([np.nan, 1.0])):
+        histogram.set_values(values)
+        histogram.grab()
+
+
+def test_every_row_has_a_tooltip_and_can_be_reached_by_keys(panel):
+    from qtpy.QtCore import Qt
+    from qtpy.QtWidgets import QAbstractSpinBox, QCheckBox, QComboBox, QLineEdit, QPushButton, QSlider
+
+    kinds = (QLineEdit, QComboBox, QCheckBox, QAbstractSpinBox, QSlider, QPushButton)
+    for kind in kinds:
+        for widget in panel.findChildren(kind):
+            if widget.objectName().startswith("qt_") or isinstance(widget.parent(), QAbstractSpinBox | QComboBox):
+                continue
+            assert widget.toolTip(), f"{type(widget).__name__} {widget.accessibleName() or widget.objectName()}"
+            assert widget.focusPolicy() & Qt.FocusPolicy.TabFocus
