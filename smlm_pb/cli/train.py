@@ -7,7 +7,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from smlm_pb.cli.faults import EXIT_INTERRUPTED, EXIT_OK
 from smlm_pb.cli.progress import note, show_progress
 
 if TYPE_CHECKING:
+    from smlm_pb.cli.progress import OnProgress
     from smlm_pb.training.validation import ValidationResult
 
 _RECENT_STEPS = 200
@@ -65,11 +66,15 @@ def run(args: argparse.Namespace) -> int:
     def on_validation(step: int, result: ValidationResult) -> None:
         note(args, f"step {step}: loss {sum(recent) / len(recent):.4g}, {_scores(result)}")
 
-    with show_progress(args, experiment.name, unit="step") as on_progress, _polite_interrupt() as stop:
+    with ExitStack() as stack:
+        stop = stack.enter_context(_polite_interrupt())
+        reports: list[OnProgress] = []  # none until the first step: what is wrong is found out before
 
         def on_step(step: int, steps: int, terms: dict[str, float]) -> None:
+            if not reports:
+                reports.append(stack.enter_context(show_progress(args, experiment.name, unit="step")))
             recent.append(terms["total"])
-            on_progress(step, steps)
+            reports[0](step, steps)
 
         result = train(
             experiment,
