@@ -41,7 +41,10 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([asdict(card) for card in cards], indent=2, ensure_ascii=False))
     else:
-        print("\n\n".join(_summary(card) for card in cards) or "No model is shipped with this installation.")
+        print(
+            "\n\n".join(_summary(card) + _accuracy(card) for card in cards)
+            or "No model is shipped with this installation."
+        )
     return EXIT_OK
 
 
@@ -55,6 +58,17 @@ def _summary(card: ModelCard) -> str:
     lines = [card.name, *textwrap.wrap(card.description, 88, initial_indent="  ", subsequent_indent="  ")]
     lines += [f"  {name:<11}{low:g} to {high:g} {unit}" for name, (low, high), unit in ranges]
     return "\n".join(lines)
+
+
+def _accuracy(card: ModelCard) -> str:
+    """One line per test that the model was put to."""
+    lines = []
+    for test, figures in card.accuracy.items():
+        if isinstance(figures, dict):
+            known = {key: value for key, value in figures.items() if isinstance(value, (int, float))}
+            figures = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in known.items())
+        lines += textwrap.wrap(f"{test}: {figures}", 88, initial_indent="  accuracy   ", subsequent_indent=" " * 13)
+    return "".join(f"\n{line}" for line in lines)
 
 
 def _everything(card: ModelCard) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import signal
 import threading
 from collections import deque
@@ -101,9 +102,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _scores(result: ValidationResult) -> str:
+    # Without a single hit there is no error to speak of.
+    error, pull = (math.nan if value is None else value for value in (result.rmse_px, result.pull))
     return (
-        f"Jaccard {result.jaccard:.3f} at threshold {result.threshold:g}, position error {result.rmse_px:.3f} px, "
-        f"error / stated precision {result.pull:.2f}"
+        f"Jaccard {result.jaccard:.3f} at threshold {result.threshold:g}, position error {error:.3f} px, "
+        f"error / stated precision {pull:.2f}"
     )
 
 

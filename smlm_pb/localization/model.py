@@ -52,7 +52,7 @@ def find_model(name_or_folder: str | Path) -> Path:
     Parameters
     ----------
     name_or_folder : str or Path
-        Name of a shipped model, or a folder that holds a card and weights.
+        Name of a shipped model, a folder that holds a card and weights, or the folder of the run that made it.
 
     Raises
     ------
@@ -65,6 +65,9 @@ def find_model(name_or_folder: str | Path) -> Path:
     folder = Path(name_or_folder)
     if (folder / CARD_FILE).exists():
         return folder
+    made_by_run = [card.parent for card in folder.glob(f"*/{CARD_FILE}")] if folder.is_dir() else []
+    if len(made_by_run) == 1:
+        return made_by_run[0]
     if folder.is_dir():
         raise ModelError(f"{folder} is not a model: it holds no {CARD_FILE}; give the folder that training made.")
     known = ", ".join(card.name for card in list_models()) or "none"
