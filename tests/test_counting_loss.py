@@ -332,6 +332,19 @@ def test_wrong_shapes_and_second_derivatives_are_refused():
         first.sum().backward()
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_same_on_a_graphics_card():
+    z = torch.randn(3, 5000, generator=torch.Generator().manual_seed(13)) - 4
+    counts = torch.tensor([0, 90, 2000])
+    here, there = z.clone().requires_grad_(), z.cuda().requires_grad_()
+    expected = count_negative_log_likelihood(here, counts)
+    found = count_negative_log_likelihood(there, counts.cuda())
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-6, atol=1e-6)
+    expected.sum().backward()
+    found.sum().backward()
+    torch.testing.assert_close(there.grad.cpu(), here.grad, rtol=0, atol=1e-6)
+
+
 # ---- theorems
 
 

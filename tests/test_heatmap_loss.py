@@ -501,6 +501,20 @@ def test_active_pairs_are_only_used_when_they_are_few():
     assert torch.equal(every.total, floored.total)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("floor", [0.0, 0.8])
+def test_the_same_on_a_graphics_card(floor):
+    leaves, truth, item = random_field((30, 31), molecules=40)
+    copies = [leaf.detach().cuda().requires_grad_() for leaf in leaves]
+    options = {"bandwidth": 0.4, "radius": 3, "pair_floor": floor}
+    expected = heatmap_matching_grid(*leaves[:2], truth, item, variance=leaves[2], **options)
+    found = heatmap_matching_grid(*copies[:2], truth.cuda(), item.cuda(), variance=copies[2], **options)
+    torch.testing.assert_close(found.total.cpu(), expected.total)
+    gradients = torch.autograd.grad(found.total.sum(), copies)
+    for a, b in zip(gradients, torch.autograd.grad(expected.total.sum(), leaves), strict=True):
+        torch.testing.assert_close(a.cpu(), b)
+
+
 # ---- both losses on a full frame
 
 

@@ -64,7 +64,10 @@ def count_negative_log_likelihood(logits: Tensor, counts: Tensor) -> Tensor:
         )
     # A NaN stays a candidate, so that a diverged network shows as a NaN loss and not as a wrong count.
     available = (~torch.isneginf(logits)).sum(1)
-    impossible = ~((counts >= 0) & (counts <= available) & (counts == counts.round()))
+    possible = (counts >= 0) & (counts <= available)
+    if counts.is_floating_point():
+        possible &= counts == counts.round()
+    impossible = ~possible
     if bool(impossible.any()):
         row = int(impossible.nonzero()[0, 0])
         raise ImpossibleCountError(
