@@ -667,3 +667,18 @@ def test_training_on_a_graphics_card(tmp_path, precision):
     assert result.steps == 4
     assert train(tiny(precision=precision), tmp_path, device="cuda", resume=True).steps == 6
     assert re.match(r"[0-9a-f]{64}$", load_model(tmp_path / "tiny", "cpu").card.weights_sha256)
+
+
+def test_a_run_can_start_from_a_model(tmp_path, finished):
+    start = finished[1].model_folder
+    second = tiny(name="second", steps=1, learning_rate=1e-9, start_from=str(start))
+    continued = run(tmp_path / "second", second)
+    before = load_model(start, "cpu").network.state_dict()
+    after = load_model(continued.model_folder, "cpu").network.state_dict()
+    assert all(torch.allclose(before[key], after[key], atol=1e-6) for key in before)
+
+
+def test_a_start_with_another_network_is_refused(tmp_path, finished):
+    start = finished[1].model_folder
+    with pytest.raises(ConfigurationError, match=r"start_from .* copy these values"):
+        run(tmp_path, tiny(network={"channels": 6, "blocks": 2}, start_from=str(start)))

@@ -71,6 +71,9 @@ class Experiment(_Section):
     description: str = Field("", description="what the model is for, shown to users")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights and of every scene")
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
+    start_from: str | None = Field(
+        None, description="shipped model or model folder whose weights the run starts from; same network settings"
+    )
     scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments that scenes are drawn from")
     loss: LossSettings = Field(default_factory=lambda: LossSettings())
     validation: ValidationSettings = Field(default_factory=lambda: ValidationSettings())

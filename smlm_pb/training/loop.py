@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
+from smlm_pb.localization.model import load_model
 from smlm_pb.networks import OffsetRegressionNetwork, build_network
 from smlm_pb.training.batches import Batch, SceneBatches, batch_stream
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
@@ -49,6 +50,8 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(experiment.seed)
             self.network = build_network(experiment.network)
+        if experiment.start_from is not None:
+            _load_start(self.network, experiment)
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = _make_optimizer(self.network, experiment)
@@ -273,6 +276,18 @@ def _run(
         out_of_time = max_seconds is not None and now - began > max_seconds
         if out_of_time or (should_stop is not None and should_stop()):
             break
+
+
+def _load_start(network: nn.Module, experiment: Experiment) -> None:
+    """Give the network the weights of the model that the run starts from."""
+    assert experiment.start_from is not None
+    start = load_model(experiment.start_from, "cpu")
+    if start.card.network != experiment.network.model_dump(mode="json"):
+        raise ConfigurationError(
+            f"start_from = '{experiment.start_from}' has the network {start.card.network}, the experiment another: "
+            "copy these values to its 'network' section."
+        )
+    network.load_state_dict(start.network.state_dict())
 
 
 def learning_rate(experiment: Experiment, progress: float) -> float:
