@@ -568,6 +568,17 @@ def test_every_output_gets_a_gradient_also_from_empty_scenes():
         assert field.background.grad.abs().max() > 0
 
 
+def test_more_molecules_than_candidates_do_not_end_a_run():
+    # A ragged tile at the border has few candidates, a cluster may put more molecules there.
+    batch = a_batch(molecules=20)
+    crowded = batch._replace(position=torch.full((20, 2), 8.2))
+    field = PointField(*(values.requires_grad_() for values in a_field()))
+    terms = objective(field, crowded, LossSettings(tile_px=8), progress=0.5, reach_px=0.6)
+    assert torch.isfinite(terms["total"])
+    terms["tile_count"].backward()
+    assert (field.logit.grad[:, :, 8, 8] < 0).all()
+
+
 def test_the_published_matching_ignores_stated_precision():
     settings = LossSettings(uncertainty_aware=False, position_weight=0)
     field = PointField(*(values.requires_grad_() for values in a_field()))

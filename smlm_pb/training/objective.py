@@ -64,11 +64,11 @@ def objective(
         pair_floor=_PAIR_FLOOR,
     ).total.mean()
     counts = torch.bincount(batch.item, minlength=n_scenes)
-    count = count_negative_log_likelihood(field.logit.flatten(1), counts).mean()
+    count = _count_loss(field.logit.flatten(1), counts).mean()
     tile_logits, in_tile = tile_counts(
         field.logit, batch.position[:, 0], batch.position[:, 1], batch.item, settings.tile_px
     )
-    tile = count_negative_log_likelihood(tile_logits, in_tile).sum() / n_scenes
+    tile = _count_loss(tile_logits, in_tile).sum() / n_scenes
     position, photons = matched_terms(field, offset, log_sigma, batch, bandwidth)
     background = functional.l1_loss((field.background + 1).sqrt(), (batch.background + 1).sqrt())
     total = (
@@ -87,6 +87,12 @@ def objective(
         "photons": photons,
         "background": background,
     }
+
+
+def _count_loss(logits: Tensor, counts: Tensor) -> Tensor:
+    """Counting loss; where more molecules crowd than there are candidates, all candidates are asked for."""
+    candidates = (~torch.isneginf(logits)).sum(1)
+    return count_negative_log_likelihood(logits, torch.minimum(counts, candidates))
 
 
 def matched_terms(
