@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 #: Blocks that wait between two stages.
 _DEPTH = 2
-# Measured on one and two threads of a processor: up to eight frames of 64×64 px at a time are equally fast, 32 take half
-# as long again, because the features no longer fit in the cache. Of a frame of 512×512 px, tiles of 256 px are the
+# Measured on one and two threads of a processor: up to eight frames of 64×64 px at a time are equally fast, 32 take
+# half as long again, because the features no longer fit in the cache. Of a frame of 512×512 px, tiles of 256 px are the
 # fastest: the margins of smaller ones cost more than the cache gains.
 _CPU_BATCH_PX = 1 << 14
 _CPU_BLOCK_PX = 1 << 16
