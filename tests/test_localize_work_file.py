@@ -1,5 +1,7 @@
 """The work file and the threads ahead of it: nothing finished is lost, nothing unfinished is believed."""
 
+import os
+import signal
 import threading
 import time
 
@@ -183,3 +185,19 @@ def test_closing_prefetch_ends_its_thread_and_its_source():
         next(items)
     assert closed.is_set()
     assert not items._thread.is_alive()
+
+
+def test_pressing_ctrl_c_again_does_not_leave_the_thread_behind():
+    def source():
+        yield 0
+        time.sleep(0.4)
+        yield 1
+
+    items = Prefetch(source(), depth=1)
+    assert next(items) == 0
+    impatient = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+    impatient.start()
+    with pytest.raises(KeyboardInterrupt):
+        items.close()
+    assert not items._thread.is_alive()
+    impatient.join()

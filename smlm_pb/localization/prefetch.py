@@ -59,10 +59,20 @@ class Prefetch(Iterator[T], Generic[T]):
         raise StopIteration
 
     def close(self) -> None:
-        """Stop producing and wait for the item in production to be done."""
+        """Stop producing and wait for the item in production to be done, however often Ctrl-C is pressed.
+
+        A thread that still computes when the program ends would crash it.
+        """
         self._exhausted = True
         self._unwanted.set()
-        self._thread.join()
+        pressed: KeyboardInterrupt | None = None
+        while self._thread.is_alive():
+            try:
+                self._thread.join()
+            except KeyboardInterrupt as again:
+                pressed = again
+        if pressed is not None:
+            raise pressed
 
     def _produce(self) -> None:
         item: T | None
