@@ -23,8 +23,8 @@ class LayerChooser(QComboBox):
         Whether a layer belongs into the list.
     nothing : str
         What the first entry says, which stands for no layer.
-    follow_new : bool
-        Whether a layer that is added is chosen at once.
+    takes_first : bool
+        Whether a layer that is added is chosen while none is.
     """
 
     layer_changed = Signal(object)
@@ -35,11 +35,11 @@ class LayerChooser(QComboBox):
         accepts: Callable[[Any], bool],
         nothing: str,
         *,
-        follow_new: bool = False,
+        takes_first: bool = False,
         parent: QWidget | None = None,
     ) -> None:
         super().__init__(parent)
-        self._viewer, self._accepts, self._nothing, self._follow_new = viewer, accepts, nothing, follow_new
+        self._viewer, self._accepts, self._nothing, self._takes_first = viewer, accepts, nothing, takes_first
         self._layers: list[Any] = []
         self._named: list[Any] = []
         self._current: Any = None
@@ -97,7 +97,7 @@ class LayerChooser(QComboBox):
         if not isalive(self):
             return
         new = event.value
-        if self._accepts(new) and (self._follow_new or self._current is None):
+        if self._takes_first and self._current is None and self._accepts(new):
             self.refresh()
             self.choose(new)
         else:

@@ -14,6 +14,8 @@ from smlm_pb.localizations import COLUMN_BY_NAME, Localizations
 Range = tuple[float | None, float | None]
 #: Quantities that are offered, where the table has them, in this order.
 OFFERED = ("probability", "photons", "precision", "background", "chi2", "psf_sigma_x", "z", "frame")
+#: The precision in pixels, as a condition of the library.
+_SIGMA_PX = "sqrt((sigma_x**2 + sigma_y**2) / 2)"
 #: Quantities that span decades are shown on a logarithmic axis.
 LOGARITHMIC = frozenset({"photons", "precision", "background"})
 
@@ -32,12 +34,15 @@ class Quantity:
         One sentence.
     values : array (n,)
         The numbers.
+    term : str
+        The quantity in a condition of :func:`smlm_pb.analysis.filter_by`.
     """
 
     name: str
     unit: str
     meaning: str
     values: npt.NDArray[Any]
+    term: str
 
     @property
     def label(self) -> str:
@@ -66,17 +71,16 @@ def quantities(table: Localizations) -> dict[str, Quantity]:
                 found[name] = _precision(table)
         elif name in table.column_names:
             column = COLUMN_BY_NAME[name]
-            found[name] = Quantity(name, column.unit, column.meaning, table[name])
+            found[name] = Quantity(name, column.unit, column.meaning, table[name], name)
     return found
 
 
 def _precision(table: Localizations) -> Quantity:
-    pixel = table.info.pixel_size_nm
-    rms = np.sqrt((table.sigma_x**2 + table.sigma_y**2) / np.float32(2))
     meaning = "Localization precision: standard deviation of the position error, mean of x and y"
-    if pixel is None:
-        return Quantity("precision", "px", meaning, rms)
-    return Quantity("precision", "nm", meaning, rms * np.float32(pixel))
+    if table.info.pixel_size_nm is None:
+        squares = table.sigma_x.astype(np.float64) ** 2 + table.sigma_y.astype(np.float64) ** 2
+        return Quantity("precision", "px", meaning, np.sqrt(squares / 2), _SIGMA_PX)
+    return Quantity("precision", "nm", meaning, table.derived("sigma_nm"), "sigma_nm")
 
 
 class FilterChain:
@@ -115,11 +119,12 @@ class FilterChain:
             return
         values = self.quantities[name].values
         mask = np.ones(self._n, bool)
-        # Limits in the precision of the column, so that 0.3 keeps what is shown as 0.3.
+        # Rounded as the condition writes them, and compared in float64 as the library does.
+        low, high = (None if limit is None else float(f"{limit:.6g}") for limit in (low, high))
         if low is not None:
-            mask &= values >= np.asarray(low, values.dtype if values.dtype.kind == "f" else float)
+            mask &= values >= np.float64(low)
         if high is not None:
-            mask &= values <= np.asarray(high, values.dtype if values.dtype.kind == "f" else float)
+            mask &= values <= np.float64(high)
         self._ranges[name] = (low, high)
         self._masks[name] = mask
 
@@ -138,13 +143,14 @@ class FilterChain:
             result &= mask
         return result
 
-    def step(self, kept: int) -> dict[str, Any] | None:
-        """The provenance of the filtering; None where nothing is filtered."""
-        if not self._ranges:
-            return None
-        limits = {
-            name: {key: value for key, value in (("min", low), ("max", high)) if value is not None}
-            for name, (low, high) in self._ranges.items()
-        }
-        units = {name: self.quantities[name].unit for name in limits if self.quantities[name].unit}
-        return {"step": "filter", "ranges": limits, "units": units, "kept": int(kept), "of": self._n}
+    @property
+    def condition(self) -> str:
+        """The ranges as a condition of :func:`smlm_pb.analysis.filter_by`; empty where nothing is filtered."""
+        parts = []
+        for name, (low, high) in self._ranges.items():
+            term = self.quantities[name].term
+            if low is not None:
+                parts.append(f"{term} >= {low:.6g}")
+            if high is not None:
+                parts.append(f"{term} <= {high:.6g}")
+        return " and ".join(parts)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QFormLayout, QFrame, QHBoxLayout, QScrollArea, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
+from napari_plugin.analysis_section import AnalysisSection
 from napari_plugin.background import warm_up
 from napari_plugin.camera_section import CameraSection
 from napari_plugin.choosers import LayerChooser
@@ -25,6 +26,7 @@ from napari_plugin.localize_job import LocalizeJob
 from napari_plugin.model_section import ModelSection
 from napari_plugin.molecules import GrowingPoints
 from napari_plugin.movie_layers import Place, is_helper
+from napari_plugin.panel_analysis import Analysis
 from napari_plugin.panel_inputs import Inputs
 from napari_plugin.panel_results import Results, describe_run
 from napari_plugin.run_bar import RunBar
@@ -63,6 +65,7 @@ class LocalizePanel(QWidget):
         self._build()
         self.inputs = Inputs(self)
         self.results = Results(self)
+        self.analyses = Analysis(self)
         self.runs = RunController(self.viewer, self.results.image, self)
         self._connect()
         self.inputs.measure()
@@ -146,12 +149,12 @@ class LocalizePanel(QWidget):
         self.last_run_note = describe_run(job.result)
         molecules = self.results.take(job, growing, self._place, self._name)
         self.run_bar.show_view("both")
-        self._keep_image_active()
+        self.keep_image_active()
         self.inputs.request_preview()
         if not len(molecules.table):
             self.run_bar.status.say(f"{self.last_run_note} No molecule was found.", "warning")
 
-    def _keep_image_active(self) -> None:
+    def keep_image_active(self) -> None:
         """The movie stays the active layer: napari's status bar reads the active layer from another thread."""
         if self.movie.layer is not None:
             self.viewer.layers.selection.active = self.movie.layer
@@ -162,17 +165,20 @@ class LocalizePanel(QWidget):
         from napari.layers import Image, Points
 
         viewer = self.viewer
-        self.movie = LayerChooser(viewer, lambda layer: isinstance(layer, Image) and not is_helper(layer), "no movie")
+        self.movie = LayerChooser(
+            viewer, lambda layer: isinstance(layer, Image) and not is_helper(layer), "no movie", takes_first=True
+        )
         self.movie.setToolTip("Image layer with the axes time, y, x: numpy, dask or zarr")
         self.movie.setAccessibleName("Movie")
         self.molecules = LayerChooser(
-            viewer, lambda layer: isinstance(layer, Points) and not is_helper(layer), "none yet"
+            viewer, lambda layer: isinstance(layer, Points) and not is_helper(layer), "none yet", takes_first=True
         )
         self.molecules.setToolTip("Points layer that Image, Filter, Inspect, the threshold and Save work on")
         self.molecules.setAccessibleName("Molecules")
         self.movie_note = Note(viewer)
         self.camera, self.model, self.search = CameraSection(viewer), ModelSection(viewer), SearchSection(viewer)
         self.image, self.filter, self.inspect = ImageSection(viewer), FilterSection(viewer), InspectSection(viewer)
+        self.analysis = AnalysisSection(viewer)
         self.run_bar = RunBar(viewer)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
@@ -204,6 +210,7 @@ class LocalizePanel(QWidget):
             ("Image", self.image),
             ("Filter", self.filter),
             ("Inspect", self.inspect),
+            ("Analyse", self.analysis),
         ):
             self._pages[title] = scrolled = _scrolling(page)
             self.tabs.addTab(scrolled, title)
@@ -223,7 +230,7 @@ class LocalizePanel(QWidget):
         self.runs.finished.connect(self._on_finished)
         self.help_button.clicked.connect(lambda: show_help(self))
         self.viewer.events.theme.connect(self._on_theme)
-        parts = (self.runs, self.inputs, self.results, self.movie, self.molecules, self.search.region)
+        parts = (self.runs, self.inputs, self.results, self.analyses, *self.findChildren(LayerChooser))
         viewer, on_theme = self.viewer, self._on_theme
         self._let_go = partial(_let_go, parts, viewer, on_theme)
         self.destroyed.connect(self._let_go)

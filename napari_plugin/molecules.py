@@ -9,15 +9,17 @@ import numpy.typing as npt
 
 from napari_plugin.filters import FilterChain
 from napari_plugin.molecule_layers import (
-    METADATA_KEY,
-    features_of,
-    metadata_of,
     point_coordinates,
     points_arguments,
     table_of_layer,
 )
 from napari_plugin.movie_layers import HELPER_KEY, Place
 from smlm_pb.localizations import Localizations
+
+#: By then the canvas has drawn what was made visible.
+_DRAWN_AFTER_MS = 300
+#: A median of this many values is exact enough for a message.
+_SAMPLE = 100_000
 
 if TYPE_CHECKING:
     from smlm_pb.localization.threshold import Expectation, ProbabilityHistogram
@@ -88,9 +90,15 @@ class Molecules:
 
     def shown_table(self) -> Localizations:
         """The molecules on the screen, with what was filtered in their history."""
-        step = self.filters.step(self.n_shown)
-        shown = self.table.select(self.mask)
-        return shown if step is None or self._is_as_localized() else shown.with_provenance(step)
+        condition, best = self.filters.condition, self.best_threshold
+        if best is not None and self.filters.ranges == {"probability": (best, None)}:
+            # Only the automatic threshold is in force: exactly what the library returns.
+            return self.table.select(self.table.probability >= np.float32(best))
+        if not condition:
+            return self.table.select(self.mask)
+        from smlm_pb.analysis import filter_by
+
+        return filter_by(self.table, condition)
 
     def expected(self, threshold: float) -> Expectation | None:
         """What is expected at another threshold; None for tables without that knowledge."""
@@ -111,12 +119,9 @@ class Molecules:
         precision = self.filters.quantities.get("precision")
         if precision is None or not self.n_shown:
             return None
-        return float(np.median(precision.values[self.mask])), precision.unit
-
-    def _is_as_localized(self) -> bool:
-        """Whether only the automatic threshold is in force: the table is then what the library returns."""
-        best = self.best_threshold
-        return best is not None and self.filters.ranges == {"probability": (best, None)}
+        step = max(1, len(self.mask) // _SAMPLE)
+        shown = precision.values[::step][self.mask[::step]]
+        return (float(np.median(shown)), precision.unit) if len(shown) else None
 
 
 class GrowingPoints:
@@ -161,14 +166,47 @@ class GrowingPoints:
         self.layer.data = point_coordinates(molecules, self._place.ndim, self._place.frame_axis)
 
     def finish(self, table: Localizations, expectation: dict[str, Any]) -> Molecules:
-        """Give the layer all molecules; make a new one if the user has deleted it."""
-        if not self.is_there:
-            self.layer = self._viewer.add_points(**points_arguments(table, place=self._place, name=self._name))
+        """Put a layer with all molecules in the place of the growing one.
+
+        A new layer, because napari takes five times as long to make three million points of none.
+        """
+        from napari.layers import Points
+
+        layers = self._viewer.layers
+        full = Points(**points_arguments(table, place=self._place, name=self._name))
+        if self.is_there:
+            full.visible = self.layer.visible
+            layers.insert(layers.index(self.layer) + 1, full)
+            remove_safely(self._viewer, self.layer)
+            full.name = self._name
         else:
-            self.layer.data = point_coordinates(table, self._place.ndim, self._place.frame_axis)
-            self.layer.features = features_of(table)
-            self.layer.metadata = {METADATA_KEY: metadata_of(table)}
-        return Molecules(table, self.layer, self._place, expectation)
+            layers.append(full)
+        return Molecules(table, full, self._place, expectation)
+
+
+def remove_safely(viewer: Any, layer: Any) -> None:
+    """Remove a layer; a hidden one is first shown, empty, and drawn: otherwise napari's canvas can crash.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    layer : napari.layers.Points
+        A layer of the panel's own.
+    """
+    if layer.visible:
+        viewer.layers.remove(layer)
+        return
+    from qtpy.QtCore import QTimer
+
+    layer.data = np.zeros((0, layer.ndim), np.float32)
+    layer.visible = True
+
+    def remove() -> None:
+        if layer in viewer.layers:
+            viewer.layers.remove(layer)
+
+    QTimer.singleShot(_DRAWN_AFTER_MS, remove)
 
 
 def frame_on_screen(viewer: Any, layer: Any, place: Place) -> int:

@@ -15,6 +15,7 @@ from napari_plugin.background import Latest
 from napari_plugin.image_layers import draw_image
 from napari_plugin.inspection import nearest, neighbourhood, values_of
 from napari_plugin.localize_job import LocalizeJob, RunResult
+from napari_plugin.molecule_layers import points_arguments
 from napari_plugin.molecules import GrowingPoints, Molecules
 from napari_plugin.movie_layers import Place, movie_of_layer
 from napari_plugin.result_image import ResultImage
@@ -22,6 +23,7 @@ from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
     from napari_plugin.localize_panel import LocalizePanel
+    from smlm_pb.localizations import Localizations
 
 _log = logging.getLogger(__name__)
 _PLAIN_COLOR = "#00d0ff"
@@ -76,6 +78,17 @@ class Results(QObject):
         self._viewer.canvas.overlays.scale_bar.visible = True
         return molecules
 
+    def add_table(self, table: Localizations, name: str) -> Molecules:
+        """Show another table made of the chosen one, where that one lies, and choose it."""
+        place = Place() if self.current is None else self.current.place
+        if self.current is not None:
+            self.current.layer.visible = False
+        layer = self._viewer.add_points(**points_arguments(table, place=place, name=name))
+        self._known[id(layer)] = molecules = Molecules(table, layer, place)
+        self._panel.molecules.choose(layer)
+        self._panel.keep_image_active()
+        return molecules
+
     # -- choosing ------------------------------------------------------------------------------------------
 
     def _on_chosen(self, layer: Any) -> None:
@@ -86,6 +99,8 @@ class Results(QObject):
         panel.filter.set_molecules(molecules)
         panel.image.set_columns(_columns(molecules))
         panel.run_bar.set_result(molecules is not None)
+        panel.analysis.set_enabled(molecules is not None)
+        panel.analysis.clear()
         if molecules is None:
             self.image.set_molecules(None)
             return

@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_plugin.background import Latest
 from napari_plugin.molecule_layers import point_coordinates, points_arguments
+from napari_plugin.molecules import remove_safely
 from napari_plugin.movie_layers import HELPER_KEY, Place, Region, placed_in_whole
 from smlm_pb.localizations import Localizations, MovieInfo
 
@@ -156,15 +157,9 @@ class Preview(QObject):
         """Take the preview off the screen."""
         self._latest.forget()
         self._result = None
-        layer = self.layer
-        if layer is None:
-            return
-        if layer.visible:
-            self._viewer.layers.remove(layer)
-            self._layer = None
-        else:
-            # Removing a hidden layer can crash napari's canvas.
-            layer.data = np.zeros((0, layer.ndim), np.float32)
+        layer, self._layer = self.layer, None
+        if layer is not None:
+            remove_safely(self._viewer, layer)
 
     def close(self) -> None:
         """Take no more requests."""

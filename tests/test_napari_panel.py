@@ -146,7 +146,7 @@ def test_from_the_sample_to_molecules_image_and_a_saved_table(panel, viewer, qtb
     assert len(back) == mask.sum()
     step = back.provenance[-1]
     assert step["step"] == "filter"
-    assert step["ranges"] == {"probability": {"min": 0.9}, "photons": {"min": 1400.0}}
+    assert step["condition"] == "probability >= 0.9 and photons >= 1400"
     (reopened,) = viewer.open(str(tmp_path / "out.hdf5"), plugin="smlm-pb")
     panel.molecules.choose(reopened)
     assert panel.results.current.n_shown == mask.sum()
@@ -225,6 +225,37 @@ def test_points_deleted_by_hand_are_gone_from_the_table(panel, qtbot):
     assert len(panel.results.current.table) == n - 3
 
 
+def test_quality_links_and_comparison_with_the_truth(panel, viewer, qtbot):
+    from napari_plugin.samples import filaments_with_truth
+
+    panel.analysis.compare_button.click()
+    found = run_to_the_end(panel, qtbot, last_frame=29)
+    section = panel.analysis
+    section.quality_button.click()
+    qtbot.waitUntil(lambda: "NeNA" in section.quality_note.text(), timeout=LIMIT_MS)
+
+    section.compare_button.click()
+    assert "Choose the layer" in section.compare_note.text()
+    data, arguments, _ = filaments_with_truth()[1]
+    truth = viewer.add_points(data[data[:, 0] < 30], **{**arguments, "features": None})
+    panel.molecules.choose(found.layer)
+    section.truth.choose(truth)
+    section.compare_button.click()
+    qtbot.waitUntil(lambda: "Jaccard" in section.compare_note.text(), timeout=LIMIT_MS)
+    numbers = {kind: len(viewer.layers[kind].data) for kind in ("matched", "missed", "false")}
+    assert numbers["matched"] + numbers["false"] == found.n_shown
+    assert numbers["matched"] + numbers["missed"] == len(truth.data)
+    assert f"{numbers['matched']} matched" in section.compare_note.text()
+    assert numbers["matched"] > 0.8 * found.n_shown
+
+    section.link_button.click()
+    qtbot.waitUntil(lambda: "joined" in section.link_note.text(), timeout=LIMIT_MS)
+    linked = panel.results.current
+    assert linked is not found
+    assert len(linked.table) < found.n_shown
+    assert "n_localizations" in linked.layer.features
+
+
 # -- before the run ----------------------------------------------------------------------------------------------------
 
 
@@ -276,21 +307,19 @@ def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):
     assert panel.molecules.layer is None  # a preview is nothing to filter or to save
 
 
-@pytest.mark.parametrize(
-    ("fill", "says"),
-    [
-        (lambda panel: panel.search.first_frame.set_value(500), "frames 0 to 199"),
-        (lambda panel: panel.camera.e_per_adu.setText("-3"), "e⁻/ADU: '-3'"),
-        (lambda panel: panel.search.draw_button.click(), "no rectangle"),
-    ],
-)
-def test_impossible_entries_end_in_one_sentence(panel, qtbot, notes, fill, says):
-    fill(panel)
-    panel.run_bar.run_button.click()
-    assert not panel.is_running
-    assert says in panel.run_bar.status.text()
-    assert len(errors(notes)) == 1
-    assert says in errors(notes)[0]
+def test_impossible_entries_end_in_one_sentence(panel, notes):
+    for fill, says in (
+        (lambda: panel.search.draw_button.click(), "no rectangle"),
+        (lambda: panel.search.first_frame.set_value(500), "frames 0 to 199"),
+        (lambda: panel.camera.e_per_adu.setText("-3"), "e⁻/ADU: '-3'"),
+    ):
+        notes.clear()
+        fill()
+        panel.run_bar.run_button.click()
+        assert not panel.is_running
+        assert says in panel.run_bar.status.text()
+        assert len(errors(notes)) == 1
+        assert says in errors(notes)[0]
 
 
 def test_only_the_region_is_localized(panel, viewer, qtbot):
@@ -348,7 +377,8 @@ def test_cancel_keeps_what_is_there_and_says_so(panel, viewer, qtbot, notes, one
     assert time.monotonic() - began < 2
     assert "Cancelled" in panel.run_bar.status.text()
     molecules = panel.results.current
-    assert molecules.layer is growing
+    assert growing not in viewer.layers
+    assert molecules.layer.name == "molecules of filaments"
     assert 2 < molecules.table.frame.max() < 150
     assert not panel.run_bar.cancel_button.isVisibleTo(panel)
     assert errors(notes) == []

@@ -1,0 +1,121 @@
+"""The tab for what comes after the localization: quality without truth, linking, comparison with a truth."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import (
+    QDoubleSpinBox,
+    QFormLayout,
+    QGroupBox,
+    QPushButton,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_plugin.choosers import LayerChooser
+from napari_plugin.movie_layers import is_helper
+from napari_plugin.theme import Note
+
+
+class AnalysisSection(QWidget):
+    """Groups of rows, each with its button and its answer.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+        The viewer.
+    """
+
+    quality_requested = Signal()
+    link_requested = Signal()
+    compare_requested = Signal()
+
+    def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        from napari.layers import Points
+
+        self.quality_button = QPushButton("Judge the molecules shown")
+        self.quality_button.setToolTip(
+            "Without a truth: precision from consecutive frames (NeNA), resolution of the image (FRC)."
+        )
+        self.quality_note = Note(viewer)
+
+        self.radius_sigma = QDoubleSpinBox()
+        self.radius_sigma.setRange(0.5, 20)
+        self.radius_sigma.setValue(3.5)
+        self.radius_sigma.setSingleStep(0.5)
+        self.radius_sigma.setToolTip(
+            "Localizations of following frames are joined up to this distance, in units of the precision of their "
+            "difference."
+        )
+        self.max_dark_frames = QSpinBox()
+        self.max_dark_frames.setRange(0, 1000)
+        self.max_dark_frames.setValue(1)
+        self.max_dark_frames.setToolTip("Frames that a molecule may miss in between")
+        self.link_button = QPushButton("Link the molecules shown")
+        self.link_button.setToolTip("Join the localizations of each blink into one molecule, in a new layer")
+        self.link_note = Note(viewer)
+
+        self.truth = LayerChooser(
+            viewer, lambda layer: isinstance(layer, Points) and not is_helper(layer), "choose a table"
+        )
+        self.truth.setToolTip("Points layer with the truth, or another program's molecules: drop its table onto napari")
+        self.tolerance_nm = QDoubleSpinBox()
+        self.tolerance_nm.setRange(1, 10000)
+        self.tolerance_nm.setDecimals(0)
+        self.tolerance_nm.setValue(100)
+        self.tolerance_nm.setToolTip("Up to this distance, in nm, a molecule counts as found")
+        self.compare_button = QPushButton("Compare the molecules shown")
+        self.compare_button.setToolTip("Pair both tables frame by frame: matched, missed and false in three colours")
+        self.compare_note = Note(viewer)
+        self._build()
+        self.set_enabled(False)
+
+    def set_enabled(self, there_are_molecules: bool) -> None:
+        """Offer the buttons where there are molecules."""
+        for button in (self.quality_button, self.link_button, self.compare_button):
+            button.setEnabled(there_are_molecules)
+
+    def clear(self) -> None:
+        """Forget the answers: they were about other molecules."""
+        for note in (self.quality_note, self.link_note, self.compare_note):
+            note.say("")
+
+    def _build(self) -> None:
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 4, 0, 0)
+        layout.setSpacing(6)
+        link = _form(("Radius [σ]", self.radius_sigma), ("Dark frames", self.max_dark_frames))
+        compare = _form(("Truth", self.truth), ("Tolerance [nm]", self.tolerance_nm))
+        for title, form, button, note in (
+            ("Quality", None, self.quality_button, self.quality_note),
+            ("Blinks", link, self.link_button, self.link_note),
+            ("Comparison", compare, self.compare_button, self.compare_note),
+        ):
+            group = QGroupBox(title)
+            column = QVBoxLayout(group)
+            column.setContentsMargins(8, 8, 8, 8)
+            column.setSpacing(4)
+            if form is not None:
+                column.addLayout(form)
+            column.addWidget(button)
+            column.addWidget(note)
+            layout.addWidget(group)
+        layout.addStretch(1)
+        self.quality_button.clicked.connect(self.quality_requested)
+        self.link_button.clicked.connect(self.link_requested)
+        self.compare_button.clicked.connect(self.compare_requested)
+
+
+def _form(*rows: tuple[str, QWidget]) -> QFormLayout:
+    form = QFormLayout()
+    form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+    form.setContentsMargins(0, 0, 0, 0)
+    form.setVerticalSpacing(4)
+    for label, field in rows:
+        form.addRow(label, field)
+        field.setAccessibleName(label)
+    return form

@@ -1,0 +1,188 @@
+"""Starts the analyses of the panel beside the screen's thread, and shows their answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject
+
+from napari_plugin.background import Latest
+from napari_plugin.molecule_layers import points_arguments, table_of_layer
+from napari_plugin.molecules import Molecules, remove_safely
+from napari_plugin.movie_layers import HELPER_KEY
+from napari_plugin.theme import Note
+from napari_plugin.words import in_panel_words
+from smlm_pb.errors import SmlmPbError
+
+if TYPE_CHECKING:
+    from napari_plugin.localize_panel import LocalizePanel
+    from smlm_pb.analysis import Quality
+    from smlm_pb.evaluation import Evaluation
+    from smlm_pb.localizations import Localizations
+
+_log = logging.getLogger(__name__)
+#: Colours that people with colour-blindness can tell apart (Okabe and Ito, 2008), on dark images.
+_COLORS = {"matched": "#00b98a", "missed": "#f0a000", "false": "#e06fb0"}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Scores, and the molecules by their fate."""
+
+    evaluation: Evaluation
+    tables: dict[str, Localizations]
+
+
+def compare(found: Localizations, truth: Localizations, tolerance_nm: float) -> Comparison:
+    """Pair two tables with the library, and sort the molecules by what became of them.
+
+    Parameters
+    ----------
+    found, truth : Localizations
+        What was found and what was there.
+    tolerance_nm : float
+        Largest distance of a pair.
+    """
+    from smlm_pb.evaluation import evaluate, match
+
+    pixel_size_nm = found.info.pixel_size_nm or truth.info.pixel_size_nm
+    pairs = match(found, truth, tolerance_nm, pixel_size_nm=pixel_size_nm)
+    false, missed = np.ones(len(found), bool), np.ones(len(truth), bool)
+    false[pairs.pred] = False
+    missed[pairs.truth] = False
+    evaluation = evaluate(found, truth, tolerance_nm=tolerance_nm, pixel_size_nm=pixel_size_nm)
+    tables = {"matched": found.select(~false), "missed": truth.select(missed), "false": found.select(false)}
+    return Comparison(evaluation, tables)
+
+
+class Analysis(QObject):
+    """Quality, linking and comparison of the chosen molecules.
+
+    Parameters
+    ----------
+    panel : LocalizePanel
+        Whose rows.
+    """
+
+    def __init__(self, panel: LocalizePanel) -> None:
+        super().__init__(panel)
+        self._panel = panel
+        self._viewer = panel.viewer
+        self._compared: dict[str, Any] = {}
+        section = panel.analysis
+        self._quality = self._worker(self._on_quality, section.quality_note)
+        self._link = self._worker(self._on_linked, section.link_note)
+        self._compare = self._worker(self._on_compared, section.compare_note)
+        section.quality_requested.connect(self.judge)
+        section.link_requested.connect(self.link)
+        section.compare_requested.connect(self.compare)
+
+    def judge(self) -> None:
+        """Judge the molecules that are shown, without a truth."""
+        from smlm_pb.analysis import quality
+
+        table = self._shown_table()
+        if table is not None:
+            self._panel.analysis.quality_note.say("Computing …")
+            self._quality.submit(lambda: quality(table))
+
+    def link(self) -> None:
+        """Join the blinks of the molecules that are shown."""
+        from smlm_pb.analysis import link
+
+        table, section = self._shown_table(), self._panel.analysis
+        if table is not None:
+            radius_sigma, dark = section.radius_sigma.value(), section.max_dark_frames.value()
+            section.link_note.say("Computing …")
+            self._link.submit(lambda: (len(table), link(table, radius_sigma=radius_sigma, max_dark_frames=dark)))
+
+    def compare(self) -> None:
+        """Compare the molecules that are shown with the chosen truth."""
+        table, section = self._shown_table(), self._panel.analysis
+        if table is None:
+            return
+        layer = section.truth.layer
+        if layer is None:
+            section.compare_note.say("Choose the layer of the truth first: drop its table onto napari.", "error")
+            return
+        try:
+            truth = table_of_layer(layer, table.info)
+        except SmlmPbError as error:
+            section.compare_note.say(in_panel_words(str(error)), "error")
+            return
+        tolerance_nm = section.tolerance_nm.value()
+        section.compare_note.say("Computing …")
+        self._compare.submit(lambda: compare(table, truth, tolerance_nm))
+
+    def close(self) -> None:
+        """Take no more requests."""
+        for worker in (self._quality, self._link, self._compare):
+            worker.close()
+
+    def _worker(self, on_result: Callable[[Any], None], note: Note) -> Latest:
+        def on_error(error: Exception) -> None:
+            if not isinstance(error, SmlmPbError):
+                _log.error("The analysis failed", exc_info=error)
+            note.say(in_panel_words(str(error)), "error")
+
+        return Latest(on_result, on_error, self)
+
+    def _shown_table(self) -> Localizations | None:
+        molecules: Molecules | None = self._panel.results.current
+        return None if molecules is None else molecules.shown_table()
+
+    def _on_quality(self, found: Quality) -> None:
+        self._panel.analysis.quality_note.say(describe_quality(found))
+
+    def _on_linked(self, answer: tuple[int, Localizations]) -> None:
+        before, linked = answer
+        self._panel.results.add_table(linked, "linked molecules")
+        self._panel.analysis.link_note.say(f"{before} localizations were joined into {len(linked)} molecules.")
+
+    def _on_compared(self, comparison: Comparison) -> None:
+        self._panel.analysis.compare_note.say(describe_comparison(comparison.evaluation))
+        molecules = self._panel.results.current
+        for kind, color in _COLORS.items():
+            old = self._compared.pop(kind, None)
+            if old is not None and old in self._viewer.layers:
+                remove_safely(self._viewer, old)
+            place = None if molecules is None else molecules.place
+            arguments = points_arguments(comparison.tables[kind], place=place, name=kind)
+            arguments |= {"border_color": color, "metadata": {HELPER_KEY: "comparison"}}
+            self._compared[kind] = self._viewer.add_points(**arguments)
+        if molecules is not None:
+            molecules.layer.visible = False
+        self._panel.keep_image_active()
+
+
+def describe_quality(found: Quality) -> str:
+    """The figures of a quality judgement in a few lines."""
+    lines = []
+    if found.nena is not None:
+        line = f"Precision (NeNA): {found.nena.sigma_nm:.1f} ± {found.nena.standard_error_nm:.1f} nm per axis"
+        if found.nena.pull is not None:
+            line += f", {found.nena.pull:.2f} × what is reported"
+        lines.append(f"{line}.")
+    if found.frc is not None and np.isfinite(found.frc.resolution_nm):
+        spread = f" ± {found.frc.spread_nm:.0f}" if np.isfinite(found.frc.spread_nm) else ""
+        lines.append(f"Resolution (FRC): {found.frc.resolution_nm:.0f}{spread} nm.")
+    elif found.frc is not None:
+        lines.append(f"Resolution (FRC): {found.frc.note or 'none could be found'}")
+    lines.append(f"{found.per_frame:.3g} molecules per frame.")
+    lines += [f"{name}: {in_panel_words(reason)}" for name, reason in found.reasons.items()]
+    return "\n".join([*lines, *found.notes])
+
+
+def describe_comparison(evaluation: Evaluation) -> str:
+    """The figures of a comparison in a few lines."""
+    score = evaluation.scores[0]
+    lines = [
+        f"Jaccard {score.jaccard:.2f} within {score.tolerance_nm:g} nm (by chance {score.chance_jaccard:.2f}): "
+        f"{score.true_positives} matched, {score.false_negatives} missed, {score.false_positives} false.",
+        f"Precision {score.precision:.2f}, recall {score.recall:.2f}, position error {score.rmse_xy_nm:.1f} nm (RMSE).",
+    ]
+    return "\n".join([*lines, *evaluation.notes])
