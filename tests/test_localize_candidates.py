@@ -72,14 +72,14 @@ def test_only_candidates_inside_the_frame_are_listed(row, column, dy, dx, inside
 
 def test_the_floor_decides_what_is_listed_and_what_is_only_summed():
     field = empty_field()
-    put(field, 0, 0, 1, 1, p=0.06)
-    put(field, 0, 1, 1, 1, p=0.04)
-    put(field, 1, 0, 2, 2, p=0.03)
-    found = select_candidates(field, first_frame=0, floor=0.05)
-    assert found.rows["probability"] == pytest.approx([0.06])
-    assert found.mass_below_floor == pytest.approx(0.07, abs=1e-6)
-    lower = select_candidates(field, first_frame=0, floor=0.035)
-    assert sorted(lower.rows["probability"]) == pytest.approx([0.04, 0.06])
+    for place, p in (((0, 0, 1, 1), 0.3), ((0, 1, 1, 1), 0.1), ((1, 0, 2, 2), 0.06), ((1, 1, 2, 2), 0.04)):
+        put(field, *place, p=p)
+    found = select_candidates(field, first_frame=0, floor=0.2)
+    assert found.rows["probability"] == pytest.approx([0.3])
+    assert found.mass_below_floor == pytest.approx(0.16, abs=1e-6)  # of the negligible one nothing is expected
+    lower = select_candidates(field, first_frame=0, floor=0.01)
+    assert sorted(lower.rows["probability"]) == pytest.approx([0.04, 0.06, 0.1, 0.3])
+    assert lower.mass_below_floor == 0
 
 
 def test_candidates_are_ordered_by_frame_then_row_then_column():
