@@ -354,6 +354,13 @@ COLUMNS: tuple[Column, ...] = (
         foreign={"picasso": "log_likelihood_ratio", "napari": "log_likelihood_ratio"},
     ),
     Column(
+        "refinement",
+        "i4",
+        "",
+        "What the likelihood fit did: 0 network kept, 1 refined, 2 fit rejected and network kept",
+        foreign={"picasso": "refinement", "napari": "refinement"},
+    ),
+    Column(
         "group",
         "i4",
         "",
