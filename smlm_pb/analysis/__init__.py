@@ -2,17 +2,21 @@
 
 from smlm_pb.analysis.filters import filter_by, filter_neighbours, filter_region
 from smlm_pb.analysis.linking import link, merge_groups
+from smlm_pb.analysis.photon_splitting import Repeatability, repeatability
 from smlm_pb.analysis.picture import save_image
 from smlm_pb.analysis.precision import Nena, nena
 from smlm_pb.analysis.quality_report import Quality, quality
 from smlm_pb.analysis.rendering import Rendering, render
+from smlm_pb.analysis.report import write_report
 from smlm_pb.analysis.resolution import Frc, frc
+from smlm_pb.analysis.thinning import split_exposure
 
 __all__ = [
     "Frc",
     "Nena",
     "Quality",
     "Rendering",
+    "Repeatability",
     "filter_by",
     "filter_neighbours",
     "filter_region",
@@ -22,5 +26,8 @@ __all__ = [
     "nena",
     "quality",
     "render",
+    "repeatability",
     "save_image",
+    "split_exposure",
+    "write_report",
 ]

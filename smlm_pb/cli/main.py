@@ -26,6 +26,9 @@ VERBS: dict[str, str] = {
     "filter": "keep the molecules that fulfil a condition",
     "link": "join the localizations of each blink into one molecule",
     "quality": "judge a table of molecules without knowing the truth",
+    "repeatability": "measure precision on a movie itself, by photon splitting",
+    "report": "show a table of molecules, and how good it is, on one page",
+    "run": "do all steps from a movie to a report as one file says",
     "convert": "translate a table of molecules between file formats",
     "simulate": "make a movie with known molecules from a recipe",
     "train": "train a network from an experiment file",
@@ -50,6 +53,8 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=min(_terminal_width(), 100))
+        # argparse forgets that verbs are indented, and would put the line of a long one below it.
+        self._action_max_length = max(map(len, VERBS)) + 4
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
