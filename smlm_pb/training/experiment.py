@@ -49,6 +49,15 @@ class LossSettings(_Section):
     position_weight: float = Field(0.1, ge=0, description="weight of the Gaussian likelihood of matched positions")
     photon_weight: float = Field(0.05, ge=0, description="weight of the photon error of matched candidates")
     background_weight: float = Field(0.5, ge=0, description="weight of the background error")
+    background_at_molecules: float = Field(
+        0.0, ge=0, description="extra weight of the background error in the pixels around a molecule"
+    )
+    scene_balance: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="how much more molecules of sparse scenes count: scenes of c molecules weigh ((c + 5) / 65)^-value",
+    )
 
 
 class ValidationSettings(_Section):

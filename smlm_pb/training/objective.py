@@ -22,6 +22,8 @@ _STENCIL_SIGMA_PX = 0.35
 _STENCIL_TOLERANCE = 1e-2
 _PAIR_FLOOR = 1e-2
 _MATCH_RADIUS = 2
+#: Molecules added to every scene, and molecules of a typical one, when scenes are balanced.
+_BALANCE_OFFSET, _BALANCE_REFERENCE = 5.0, 65.0
 #: Weight of "none of the candidates" when a molecule is shared out among candidates.
 _UNASSIGNED = 0.05
 
@@ -62,15 +64,18 @@ def objective(
         variance=torch.exp(2 * log_sigma) if settings.uncertainty_aware else None,
         radius=stencil_radius(bandwidth, max_sigma=_STENCIL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
         pair_floor=_PAIR_FLOOR,
-    ).total.mean()
+    ).total
     counts = torch.bincount(batch.item, minlength=n_scenes)
-    count = _count_loss(field.logit.flatten(1), counts).mean()
+    # A crowded scene has a hundred times the molecules of a sparse one and would otherwise decide everything.
+    weight = ((counts + _BALANCE_OFFSET) / _BALANCE_REFERENCE) ** -settings.scene_balance
+    matching = (weight * matching).mean()
+    count = (weight * _count_loss(field.logit.flatten(1), counts)).mean()
     tile_logits, in_tile = tile_counts(
         field.logit, batch.position[:, 0], batch.position[:, 1], batch.item, settings.tile_px
     )
-    tile = _count_loss(tile_logits, in_tile).sum() / n_scenes
-    position, photons = matched_terms(field, offset, log_sigma, batch, bandwidth)
-    background = functional.l1_loss((field.background + 1).sqrt(), (batch.background + 1).sqrt())
+    tile = (weight * _count_loss(tile_logits, in_tile).reshape(n_scenes, -1).sum(1)).mean()
+    position, photons = matched_terms(field, offset, log_sigma, batch, bandwidth, weight)
+    background = _background_error(field, batch, settings.background_at_molecules)
     total = (
         matching
         + settings.count_weight.at(progress) * (count + settings.tile_weight * tile)
@@ -95,8 +100,26 @@ def _count_loss(logits: Tensor, counts: Tensor) -> Tensor:
     return count_negative_log_likelihood(logits, torch.minimum(counts, candidates))
 
 
+def _background_error(field: PointField, batch: Batch, at_molecules: float) -> Tensor:
+    """Mean absolute error of the background's square root; pixels that molecules hide may weigh more."""
+    error = ((field.background + 1).sqrt() - (batch.background + 1).sqrt()).abs()
+    if not at_molecules or not len(batch.item):
+        return error.mean()
+    height, width = error.shape[-2:]
+    row, column = torch.floor(batch.position + 0.5).long().unbind(1)
+    near = torch.zeros_like(error)
+    near[batch.item, row.clamp(0, height - 1), column.clamp(0, width - 1)] = 1.0
+    weight = 1 + at_molecules * functional.max_pool2d(near[:, None], 3, stride=1, padding=1)[:, 0]
+    return (weight * error).sum() / weight.sum()
+
+
 def matched_terms(
-    field: PointField, offset: Tensor, log_sigma: Tensor, batch: Batch, bandwidth: float
+    field: PointField,
+    offset: Tensor,
+    log_sigma: Tensor,
+    batch: Batch,
+    bandwidth: float,
+    scene_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Likelihood of positions and error of photons, each molecule shared out among the candidates near it.
 
@@ -114,6 +137,8 @@ def matched_terms(
         Truth.
     bandwidth : float
         Present kernel width, px.
+    scene_weight : Tensor (batch,), optional
+        Weight of each scene's molecules; 1 when left out.
 
     Returns
     -------
@@ -144,6 +169,8 @@ def matched_terms(
         kernel = torch.exp(-0.5 * (delta.square() / spread).sum(2)) * (bandwidth**2 / spread).sqrt().prod(2)
         owned = near[:, :, 0] * kernel
         share = owned / (owned.sum((1, 2), keepdim=True) + _UNASSIGNED)
+        if scene_weight is not None:
+            share = share * scene_weight[batch.item][:, None, None]
     likelihood = (0.5 * delta.square() * torch.exp(-2 * log_s) + log_s).sum(2)
     photon_error = (near[:, :, 5] - batch.photons.log()[:, None, None]).abs()
     return (share * likelihood).sum() / n_scenes, (share * photon_error).sum() / n_scenes
