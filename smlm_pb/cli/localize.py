@@ -61,6 +61,13 @@ def add_parser(subparsers: Any) -> None:
     add_model_options(parser)
     add_device_option(parser)
     add_frames_option(parser)
+    parser.add_argument(
+        "--refine",
+        choices=("off", "auto", "on"),
+        default="off",
+        help="refine molecules by maximum likelihood: auto where the pixels agree with the model and it is the more"
+        " precise, on everywhere; adds sigma_photons, chi2, log_likelihood_ratio and refinement to the table",
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace results that exist already")
     existing.add_argument(
@@ -97,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
         psf_sigma_px=args.psf_sigma_px,
         threshold=args.threshold,
         frames=args.frames,
+        refine=args.refine,
     )
     movies = find_movies(args.movies)
     _refuse_equal_targets(movies, args.out)

@@ -13,12 +13,15 @@ from smlm_pb.camera import Camera
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization.candidates import DEFAULT_FLOOR
 from smlm_pb.localization.threshold import check_threshold
+from smlm_pb.refinement import check_mode
 
 if TYPE_CHECKING:
     from smlm_pb.movies import Movie
 
 #: Where a value comes from.
 GIVEN, FROM_FILE, ESTIMATED, ASSUMED = "given", "from the file", "estimated", "assumed"
+#: What is done unless something else is asked for; ``auto`` costs time and adds columns.
+DEFAULT_REFINE = "off"
 #: Camera values that can be given one by one.
 CAMERA_VALUES = ("offset_adu", "e_per_adu", "em_gain")
 
@@ -43,6 +46,8 @@ class JobSettings:
         First frame and the one after the last.
     floor : float
         Smallest probability of a candidate that is considered at all.
+    refine : {"off", "auto", "on"}
+        Whether molecules are refined by likelihood; see :func:`smlm_pb.refinement.refine`.
 
     Raises
     ------
@@ -59,6 +64,7 @@ class JobSettings:
     threshold: float | str = "auto"
     frames: tuple[int, int | None] | None = None
     floor: float = DEFAULT_FLOOR
+    refine: str = DEFAULT_REFINE
 
     def __post_init__(self) -> None:
         if self.camera is not None and not isinstance(self.camera, Camera):
@@ -75,6 +81,7 @@ class JobSettings:
             object.__setattr__(self, "threshold", threshold)
             # What is asked for is listed; at 0 that would be every candidate of every pixel.
             object.__setattr__(self, "floor", max(min(self.floor, threshold), 1e-4))
+        check_mode(self.refine)
         if self.frames is not None:
             object.__setattr__(self, "frames", _checked_frames(self.frames))
 

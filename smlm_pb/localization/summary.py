@@ -11,6 +11,7 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from smlm_pb.localization.model_card import ModelCard
     from smlm_pb.localization.threshold import Expectation
+    from smlm_pb.localizations import Localizations
 
 #: Dense and dim are told to the user only beyond this factor: the range of a model has no sharp edge.
 _TOLERANCE = 1.25
@@ -80,7 +81,7 @@ class SummaryBuilder:
         self._molecules = 0
         self._sigma, self._photons, self._background = MedianOfMany(), MedianOfMany(), MedianOfMany()
 
-    def add(self, rows: npt.NDArray[Any]) -> None:
+    def add(self, rows: Localizations) -> None:
         """Take in some rows of the table."""
         self._molecules += len(rows)
         self._sigma.add(np.sqrt((rows["sigma_x"] ** 2 + rows["sigma_y"] ** 2) / 2))

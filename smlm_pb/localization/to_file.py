@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError, TableError
-from smlm_pb.localization.candidates import DEFAULT_FLOOR, as_columns
+from smlm_pb.localization.candidates import DEFAULT_FLOOR
 from smlm_pb.localization.job import (
     Job,
     OnBlock,
@@ -28,11 +28,11 @@ from smlm_pb.localization.job import (
     identify,
 )
 from smlm_pb.localization.model import DEFAULT_MODEL, Model
-from smlm_pb.localization.settings import Conditions, JobSettings
+from smlm_pb.localization.refining import Refining
+from smlm_pb.localization.settings import DEFAULT_REFINE, Conditions, JobSettings
 from smlm_pb.localization.summary import Summary, SummaryBuilder, warn_about
 from smlm_pb.localization.threshold import Expectation, ProbabilityHistogram
 from smlm_pb.localization.work_file import WorkFile
-from smlm_pb.localizations import Localizations
 from smlm_pb.movies import Movie, open_movie
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def localize_to_file(
     device: str = "auto",
     frames: tuple[int, int | None] | None = None,
     floor: float = DEFAULT_FLOOR,
+    refine: str = DEFAULT_REFINE,
     overwrite: bool = False,
     resume: bool = False,
     on_progress: OnProgress | None = None,
@@ -106,7 +107,7 @@ def localize_to_file(
         Anything that :func:`smlm_pb.open_movie` opens.
     out_dir : path
         Folder of the results; made if it is missing.
-    model, camera, pixel_size_nm, offset_adu, e_per_adu, em_gain, psf_sigma_px, threshold, device, frames, floor
+    model, camera, pixel_size_nm, offset_adu, e_per_adu, em_gain, psf_sigma_px, threshold, device, frames, floor, refine
         As for :func:`smlm_pb.localize`.
     overwrite : bool
         Replace a table, or an unfinished run, that is there already.
@@ -144,6 +145,7 @@ def localize_to_file(
         threshold=threshold,
         frames=frames,
         floor=floor,
+        refine=refine,
     )
     run = FileRun(settings, out_dir, overwrite=overwrite, resume=resume, model=model, device=device)
     return run(movie, on_progress=on_progress, should_stop=should_stop, on_block=on_block).path
@@ -338,10 +340,12 @@ def _write_table(job: Job, work: WorkFile, target: Path) -> dict[str, Any]:
     expectation = choose_threshold(job.settings, histogram)
     builder = SummaryBuilder(job.conditions.n_frames, job.movie.height * job.movie.width)
     with NativeWriter(target, job.info, overwrite=True) as writer:
-        for rows in _kept_rows(work, expectation):
-            builder.add(rows)
-            writer.append(Localizations(as_columns(rows), job.info))
+        refining = Refining(job)
+        for table in refining.tables(_kept_rows(work, expectation)):
+            builder.add(table)
+            writer.append(table)
         provenance, warnings = _conclude(job, expectation, builder.finish())
+        provenance["refinement"] = refining.as_dict()
         writer.provenance = [provenance]
     for warning in warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=5)

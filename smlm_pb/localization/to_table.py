@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smlm_pb.errors import Cancelled
-from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR, as_columns
+from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR
 from smlm_pb.localization.job import (
     Job,
     OnBlock,
@@ -19,7 +19,8 @@ from smlm_pb.localization.job import (
     get_model,
 )
 from smlm_pb.localization.model import DEFAULT_MODEL, Model
-from smlm_pb.localization.settings import JobSettings
+from smlm_pb.localization.refining import Refining
+from smlm_pb.localization.settings import DEFAULT_REFINE, JobSettings
 from smlm_pb.localization.summary import SummaryBuilder, warn_about
 from smlm_pb.localization.threshold import ProbabilityHistogram
 from smlm_pb.localizations import Localizations
@@ -55,6 +56,7 @@ def localize(
     device: str = "auto",
     frames: tuple[int, int | None] | None = None,
     floor: float = DEFAULT_FLOOR,
+    refine: str = DEFAULT_REFINE,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
     on_block: OnBlock | None = None,
@@ -86,6 +88,9 @@ def localize(
         First frame and the one after the last, counted from 0.
     floor : float
         Candidates below this probability are not considered.
+    refine : {"off", "auto", "on"}
+        Refine the molecules by likelihood (:func:`smlm_pb.refinement.refine`): ``auto`` where the pixels agree with the
+        model and the fit is the more precise, ``on`` everywhere. The movie is read a second time.
     on_progress : callable, optional
         Called with (frames done, frames in all).
     should_stop : callable, optional
@@ -125,6 +130,7 @@ def localize(
         threshold=threshold,
         frames=frames,
         floor=floor,
+        refine=refine,
     )
     opened = open_movie(movie)
     try:
@@ -170,7 +176,9 @@ def _select(job: Job, parts: list[npt.NDArray[Any]], histogram: ProbabilityHisto
     rows = np.concatenate(parts)
     rows = rows[at_or_above(rows["probability"], expectation.threshold)]
     builder = SummaryBuilder(n_frames, job.movie.height * job.movie.width)
-    builder.add(rows)
+    refining = Refining(job)
+    table = Localizations.concatenate(list(refining.tables([rows])))
+    builder.add(table)
     summary = builder.finish()
     warnings = warn_about(
         summary,
@@ -181,4 +189,5 @@ def _select(job: Job, parts: list[npt.NDArray[Any]], histogram: ProbabilityHisto
     )
     for warning in warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=4)
-    return Localizations(as_columns(rows), job.info, [job.provenance(expectation, summary, warnings)])
+    step = job.provenance(expectation, summary, warnings)
+    return table.with_provenance({**step, "refinement": refining.as_dict()})
