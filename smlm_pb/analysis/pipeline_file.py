@@ -42,6 +42,10 @@ class LocalizeStep(_Section):
         None, description="first frame and the one after the last", examples=["[0, 1000]"]
     )
 
+    refine: Literal["off", "auto", "on"] = Field(
+        "off", description="refine molecules by maximum likelihood", examples=["auto"]
+    )
+
     @field_validator("threshold")
     @classmethod
     def _threshold(cls, value: float | str) -> float | str:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 SUFFIXES = {"filter": "_filtered", "drift": "_undrifted", "link": "_linked"}
 _ENDING = ".hdf5"
 
+#: What refinement adds to a table.
+_REFINED_COLUMNS = ["sigma_photons", "chi2", "log_likelihood_ratio", "refinement"]
+
 OnStep = Callable[[str, str], None]
 
 
@@ -197,7 +200,9 @@ def _check(pipeline: Pipeline, plan: _Plan, *, replace_results: bool) -> Localiz
         assert info is not None
         assert pipeline.localize is not None
         _check_model(pipeline.localize.model, pipeline.localize.device)
-        sample = _example(Localizations.empty(info).column_names, info, pipeline.localize.pixel_size_nm)
+        columns = [*Localizations.empty(info).column_names]
+        columns += [] if pipeline.localize.refine == "off" else _REFINED_COLUMNS
+        sample = _example(columns, info, pipeline.localize.pixel_size_nm)
     for target in plan.targets:
         if target.parent.is_dir():
             check_target(target, replace_results)

@@ -171,7 +171,7 @@ def _images(
         problem = hint(f"There is no image: {text(error)}")
     if movie is None:
         return section("Image", problem, grid(figures, "pair" if len(figures) > 1 else "single"))
-    average, frames, explanation = _from_movie(single, movie, truth)
+    average, frames, explanation = _from_movie(single, movie, found.frames, truth)
     if len(figures) == 1:
         figures.append(average)
     else:
@@ -179,7 +179,9 @@ def _images(
     return section("Image", problem, grid(figures, "pair")) + section("Movie", explanation, grid(frames, "pair"))
 
 
-def _from_movie(single: Localizations, movie: Any, truth: Localizations | None) -> tuple[str, list[str], str]:
+def _from_movie(
+    single: Localizations, movie: Any, frames: tuple[int, int], truth: Localizations | None
+) -> tuple[str, list[str], str]:
     """Average of the movie, and some of its frames with what was found on them."""
     from smlm_pb.analysis.report_pictures import camera_average, example_frames
     from smlm_pb.errors import MovieError
@@ -195,16 +197,16 @@ def _from_movie(single: Localizations, movie: Any, truth: Localizations | None) 
             )
         svg, n = camera_average(opened)
         average = figure(svg, f"<b>What the camera saw</b>: average of {n} frames, on the same field of view.")
-        shown = example_frames(opened, single, truth)
+        shown = example_frames(opened, single, frames, truth)
     finally:
         if opened is not movie:
             opened.close()
     marks = '<span class="key-found">circles: found</span>'
     if truth is not None:
         marks += ', <span class="key-true">crosses: true</span>'
-    frames = [figure(svg, f"<b>Frame {frame}</b>: {n} molecules; {marks}.") for svg, frame, n in shown]
+    pictures = [figure(svg, f"<b>Frame {frame}</b>: {n} molecules; {marks}.") for svg, frame, n in shown]
     explanation = hint(
         "From each third of the movie a frame with a typical number of molecules; large frames are shown in part. "
         "Spots without a circle were missed or lie below the threshold, circles without a spot are false."
     )
-    return average, frames, explanation
+    return average, pictures, explanation

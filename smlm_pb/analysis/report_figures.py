@@ -50,6 +50,11 @@ def background_figure(found: Findings) -> str:
     return _spread(found, "background", "background (e⁻/px)")
 
 
+def chi2_figure(found: Findings) -> str:
+    """Goodness of fit, where molecules were refined."""
+    return _spread(found, "chi2", "χ² of the spot against its model")
+
+
 def sigma_figure(found: Findings) -> str:
     """Stated precision, with the measured one where there is one."""
     locs = found.locs
@@ -61,7 +66,7 @@ def sigma_figure(found: Findings) -> str:
         if found.quality is not None and found.quality.nena is not None and not found.is_linked:
             measured = found.quality.nena.sigma_nm
             one.axes.axvline(measured, color=SECOND, linestyle="--", label=f"measured (NeNA) {measured:.1f} nm")
-        one.axes.set(xlabel="stated precision σ (nm)", ylabel="localizations")
+        one.axes.set(xlabel="stated precision σ (nm)", ylabel=found.kind)
         legend(one.axes)
     return one.svg
 
@@ -76,7 +81,7 @@ def probability_figure(found: Findings) -> str:
         if isinstance(threshold, float | int):
             one.axes.axvline(threshold, color=SECOND, linestyle="--", label=f"threshold {threshold:.2f}")
             legend(one.axes)
-        one.axes.set(xlabel="probability that the molecule exists", ylabel="localizations")
+        one.axes.set(xlabel="probability that the molecule exists", ylabel=found.kind)
     return one.svg
 
 
@@ -188,7 +193,7 @@ def _spread(found: Findings, name: str, label: str) -> str:
     with drawing(name, f"histogram of {name}") as one:
         histogram(one.axes, found.locs[name], low=0.0)
         _mark(one.axes, found.median[name], f"median {found.median[name]:.4g}", INK)
-        one.axes.set(xlabel=label, ylabel="localizations")
+        one.axes.set(xlabel=label, ylabel=found.kind)
         legend(one.axes)
     return one.svg
 

@@ -75,6 +75,25 @@ class Findings:
         return notes + ([] if self.evaluation is None else list(self.evaluation.notes))
 
     @property
+    def frames(self) -> tuple[int, int]:
+        """First frame that was localized, and the one after the last."""
+        asked = self.localize_step.get("conditions", {}).get("frames")
+        last = int(self.locs["frame"].max()) + 1 if len(self.locs) else 0
+        if asked is not None:
+            return int(asked[0]), max(int(asked[1]), last)
+        return 0, max(self.locs.info.n_frames, last)
+
+    @property
+    def per_frame(self) -> float:
+        """Mean number of rows per frame that was localized."""
+        return len(self.locs) / max(self.frames[1] - self.frames[0], 1)
+
+    @property
+    def kind(self) -> str:
+        """What a row is."""
+        return "blinks" if self.is_linked else "localizations"
+
+    @property
     def is_linked(self) -> bool:
         """Whether the rows are blinks, not single frames of them."""
         return "n_localizations" in self.locs
@@ -130,18 +149,18 @@ def _judge(found: Findings, single: Localizations) -> None:
     from smlm_pb.analysis.quality_report import quality
 
     judged = quality(found.locs)
-    if found.is_linked:
-        if "n_localizations" not in single:
-            apart = quality(single)
-            precision, reason = apart.nena, apart.reasons.get("NeNA")
-        else:
-            precision, reason = None, "The molecules are linked; NeNA needs every frame of a molecule."
-        reasons = {name: text for name, text in judged.reasons.items() if name != "NeNA"}
-        judged = replace(judged, nena=precision, reasons={**reasons, **({"NeNA": reason} if reason else {})})
+    if found.is_linked and "n_localizations" not in single and len(single):
+        # Of blinks only spreads and resolution can be told; the rest needs every frame.
+        apart = quality(single)
+        reasons = {**{k: v for k, v in judged.reasons.items() if k != "NeNA"}, **apart.reasons}
+        judged = replace(apart, spreads=judged.spreads, frc=judged.frc, reasons=reasons)
+    elif found.is_linked:
+        reason = "The molecules are linked; NeNA needs every frame of a molecule."
+        judged = replace(judged, nena=None, reasons={**judged.reasons, "NeNA": reason})
     found.quality = judged
     found.reasons.update(judged.reasons)
-    n = min(60, judged.n_frames)
-    found.frame_edges = np.unique(np.linspace(0, judged.n_frames, n + 1).round())
+    start, stop = found.frames
+    found.frame_edges = np.unique(np.linspace(start, stop, min(60, stop - start) + 1).round())
     found.over_time = _over_time(found.locs, found.frame_edges)
 
 
@@ -161,6 +180,9 @@ def _over_time(locs: Localizations, edges: FloatArray) -> dict[str, FloatArray]:
 def _compare(found: Findings, single: Localizations, truth: Localizations) -> None:
     from smlm_pb.evaluation import evaluate, pull_by_density, reliability
 
+    # Molecules in frames that nobody looked at are not missed.
+    start, stop = found.frames
+    truth = truth.select((truth["frame"] >= start) & (truth["frame"] < stop))
     found.evaluation = _or_reason(found, "truth", lambda: evaluate(single, truth))
     if found.evaluation is None:
         return

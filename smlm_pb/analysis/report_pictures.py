@@ -115,7 +115,9 @@ def camera_average(movie: Movie) -> tuple[str, int]:
     return picture_svg(_grey(mean, 0.5, 99.8), f"average of {len(indices)} frames", pixelated=True), len(indices)
 
 
-def example_frames(movie: Movie, locs: Localizations, truth: Localizations | None = None) -> list[tuple[str, int, int]]:
+def example_frames(
+    movie: Movie, locs: Localizations, frames: tuple[int, int], truth: Localizations | None = None
+) -> list[tuple[str, int, int]]:
     """Single frames with circles around what was found, crosses on what is true.
 
     Parameters
@@ -124,6 +126,8 @@ def example_frames(movie: Movie, locs: Localizations, truth: Localizations | Non
         Camera frames.
     locs : Localizations
         Found molecules, frame by frame (not linked).
+    frames : (int, int)
+        First frame that was localized, and the one after the last.
     truth : Localizations, optional
         True molecules.
 
@@ -133,7 +137,7 @@ def example_frames(movie: Movie, locs: Localizations, truth: Localizations | Non
         SVG, frame number, molecules found in the part that is shown.
     """
     shown = []
-    for frame in _typical_frames(locs, movie.n_frames):
+    for frame in _typical_frames(locs, frames[0], min(frames[1], movie.n_frames)):
         image = movie.read(frame, frame + 1)[0].astype(np.float64)
         here = locs["frame"] == frame
         top, left, bottom, right = _crowded_part(locs["y"][here], locs["x"][here], image.shape)
@@ -155,11 +159,13 @@ def example_frames(movie: Movie, locs: Localizations, truth: Localizations | Non
     return shown
 
 
-def _typical_frames(locs: Localizations, n_frames: int) -> list[int]:
+def _typical_frames(locs: Localizations, start: int, stop: int) -> list[int]:
     """In each third of the movie the frame whose number of molecules is nearest to the median of that third."""
-    per_frame = np.bincount(locs["frame"].astype(np.intp), minlength=n_frames)[:n_frames]
+    per_frame = np.bincount(locs["frame"].astype(np.intp), minlength=stop)[:stop]
     chosen = []
-    for part in np.array_split(np.arange(n_frames), min(_N_FRAMES, n_frames)):
+    for part in np.array_split(np.arange(start, stop), max(min(_N_FRAMES, stop - start), 1)):
+        if not len(part):
+            continue
         filled = part[per_frame[part] > 0] if per_frame[part].any() else part
         chosen.append(int(filled[np.argmin(np.abs(per_frame[filled] - np.median(per_frame[filled])))]))
     return chosen

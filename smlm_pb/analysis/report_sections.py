@@ -33,7 +33,7 @@ def header(found: Findings, heading: str) -> str:
     """Heading and one line that says what the table is."""
     info, step = found.locs.info, found.localize_step
     parts = [
-        f"{count(len(found.locs))} {'blinks' if found.is_linked else 'localizations'}",
+        f"{count(len(found.locs))} {found.kind}",
         f"{count(info.n_frames)} frames of {info.height} × {info.width} px",
         f"{info.pixel_size_nm:g} nm pixels" if info.pixel_size_nm else "pixel size unknown",
     ]
@@ -57,20 +57,20 @@ def summary(found: Findings) -> str:
     if found.quality is None:
         return hint(text(found.reasons.get("molecules", "")))
     locs, quality, median = found.locs, found.quality, found.median
-    kind = "blinks" if found.is_linked else "localizations"
-    tiles = [tile(count(len(locs)), "", f"{kind}, {number(quality.per_frame)} per frame")]
+    each = "blink" if found.is_linked else "localization"
+    tiles = [tile(count(len(locs)), "", f"{found.kind}, {number(found.per_frame)} per frame")]
     if locs.info.pixel_size_nm:
         area_um2 = locs.info.height * locs.info.width * (locs.info.pixel_size_nm / 1000) ** 2
         if area_um2:
-            tiles.append(tile(number(quality.per_frame / area_um2), "per µm²", "density in a frame"))
+            tiles.append(tile(number(found.per_frame / area_um2), "per µm²", f"{found.kind} in a frame"))
     if "photons" in median:
-        tiles.append(tile(number(median["photons"]), "e⁻", "photons per localization, median"))
+        tiles.append(tile(number(median["photons"]), "e⁻", f"photons per {each}, median"))
     if "background" in median:
         tiles.append(tile(number(median["background"]), "e⁻/px", "background, median"))
     if "sigma_nm" in median:
-        tiles.append(tile(number(median["sigma_nm"]), "nm", "stated precision σ per axis, median"))
+        tiles.append(tile(number(median["sigma_nm"]), "nm", f"stated precision σ of a {each}, median"))
     if quality.nena is not None:
-        tiles.append(tile(number(quality.nena.sigma_nm), "nm", "measured precision σ per axis (NeNA)"))
+        tiles.append(tile(number(quality.nena.sigma_nm), "nm", "measured precision σ in one frame (NeNA)"))
     if quality.frc is not None and math.isfinite(quality.frc.resolution_nm):
         tiles.append(tile(number(quality.frc.resolution_nm), "nm", "resolution of the image (FRC)"))
     if found.repeatability is not None:
@@ -87,7 +87,11 @@ def summary(found: Findings) -> str:
 def molecules(found: Findings) -> str:
     """Histograms of what each molecule carries."""
     parts = [
-        figure(figures.photons_figure(found), "Detected photo-electrons of a molecule in one frame.", "Photons"),
+        figure(
+            figures.photons_figure(found),
+            "Detected photo-electrons of a molecule " + ("while it was on." if found.is_linked else "in one frame."),
+            "Photons",
+        ),
         figure(
             figures.sigma_figure(found),
             "What the table states for each molecule. NeNA measures the same from molecules that stay on; it lies "
@@ -100,6 +104,7 @@ def molecules(found: Findings) -> str:
             "How sure the localizer is that there is a molecule. Many near the threshold are many doubtful ones.",
             "Probability",
         ),
+        figure(figures.chi2_figure(found), "How well the pixels agree with the model of the spot.", "Goodness of fit"),
     ]
     return section("Molecules", grid(parts, "pair"))
 
@@ -110,7 +115,7 @@ def development(found: Findings) -> str:
         return ""
     parts = [
         figure(
-            figures.time_figure(found, "per_frame", "localizations per frame"),
+            figures.time_figure(found, "per_frame", f"{found.kind} per frame"),
             "Should change smoothly: a step is a change of focus or laser, a decay is bleaching.",
         ),
         figure(figures.time_figure(found, "photons", "median photons (e⁻)"), "Falls where focus is lost or dye fades."),
