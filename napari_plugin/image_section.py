@@ -21,9 +21,9 @@ from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
 
 _METHODS = {
-    "gaussian": "A Gaussian per molecule, as wide as its precision",
+    "gaussian": "Gaussians as wide as the precision",
     "histogram": "Molecules per pixel",
-    "blur": "The same blur for all",
+    "blur": "One blur for all",
 }
 _COLORMAPS = ("inferno", "hot", "magma", "viridis", "gray", "cyan", "green", "magenta")
 _COLOUR_BY = {"frame": "frame", "z": "z", "sigma_nm": "precision", "photons": "photons", "probability": "probability"}

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QFormLayout, QFrame, QHBoxLayout, QScrollArea, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
 from napari_plugin.analysis_section import AnalysisSection
@@ -134,6 +134,7 @@ class LocalizePanel(QWidget):
         self.last_run_note = ""
         self.run_bar.status.say("")
         self.run_bar.set_running(True)
+        self.keep_image_active()
         self.runs.start(request, self._place, self._name, job)
 
     def _on_cancel(self) -> None:
@@ -234,6 +235,10 @@ class LocalizePanel(QWidget):
         viewer, on_theme = self.viewer, self._on_theme
         self._let_go = partial(_let_go, parts, viewer, on_theme)
         self.destroyed.connect(self._let_go)
+
+    def sizeHint(self) -> QSize:
+        """Ask for no more width than needed: the picture should have the rest."""
+        return QSize(_WIDTH_PX, super().sizeHint().height())
 
     def event(self, event: QEvent) -> bool:
         """Let go of the viewer when the dock is removed: napari then takes the panel out of it."""

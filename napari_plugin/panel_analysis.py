@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -178,11 +179,14 @@ def describe_quality(found: Quality) -> str:
 
 
 def describe_comparison(evaluation: Evaluation) -> str:
-    """The figures of a comparison in a few lines."""
+    """The figures of a comparison in a few lines of HTML, with the colours of the layers."""
     score = evaluation.scores[0]
+    counts = {"matched": score.true_positives, "missed": score.false_negatives, "false": score.false_positives}
+    dots = {kind: f'<span style="color: {color}">●</span>' for kind, color in _COLORS.items()}
+    legend = ", ".join(f"{dots[kind]} {count} {kind}" for kind, count in counts.items())
     lines = [
-        f"Jaccard {score.jaccard:.2f} within {score.tolerance_nm:g} nm (by chance {score.chance_jaccard:.2f}): "
-        f"{score.true_positives} matched, {score.false_negatives} missed, {score.false_positives} false.",
+        f"Jaccard {score.jaccard:.2f} within {score.tolerance_nm:g} nm (by chance {score.chance_jaccard:.2f}):",
+        f"{legend}.",
         f"Precision {score.precision:.2f}, recall {score.recall:.2f}, position error {score.rmse_xy_nm:.1f} nm (RMSE).",
     ]
-    return "\n".join([*lines, *evaluation.notes])
+    return "<br>".join([*lines, *(escape(note) for note in evaluation.notes)])

@@ -319,7 +319,7 @@ class Results(QObject):
 
 def describe_run(result: RunResult) -> str:
     """What a run did, in a sentence."""
-    speed = f", {result.n_frames / result.seconds:.0f} frames/s" if result.seconds > 0 and result.n_frames else ""
+    speed = f", {result.n_frames / result.seconds:.3g} frames/s" if result.seconds > 0 and result.n_frames else ""
     if result.stopped:
         return f"Cancelled after {result.n_frames} frames; what was found until then is kept."
     return f"{result.n_frames} frames in {result.seconds:.1f} s{speed}."

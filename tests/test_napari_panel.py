@@ -245,7 +245,7 @@ def test_quality_links_and_comparison_with_the_truth(panel, viewer, qtbot):
     numbers = {kind: len(viewer.layers[kind].data) for kind in ("matched", "missed", "false")}
     assert numbers["matched"] + numbers["false"] == found.n_shown
     assert numbers["matched"] + numbers["missed"] == len(truth.data)
-    assert f"{numbers['matched']} matched" in section.compare_note.text()
+    assert f"{numbers['matched']} matched" in section.compare_note.text()  # with the colours of the layers
     assert numbers["matched"] > 0.8 * found.n_shown
 
     section.link_button.click()
@@ -309,9 +309,9 @@ def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):
 
 def test_impossible_entries_end_in_one_sentence(panel, notes):
     for fill, says in (
-        (lambda: panel.search.draw_button.click(), "no rectangle"),
         (lambda: panel.search.first_frame.set_value(500), "frames 0 to 199"),
         (lambda: panel.camera.e_per_adu.setText("-3"), "e⁻/ADU: '-3'"),
+        (lambda: panel.search.draw_button.click(), "no rectangle"),
     ):
         notes.clear()
         fill()
