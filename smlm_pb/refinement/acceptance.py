@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.refinement.reference import Reference, usual_precision, usual_width_error
+from smlm_pb.refinement.reference import Reference, usual_disagreement, usual_precision, usual_width_error
 
 if TYPE_CHECKING:
     from smlm_pb.refinement.fitting import Fit
@@ -38,9 +38,9 @@ class AutoRule:
     chi2_excess : float
         Largest excess of chi-square, in standard deviations.
     misshape : float
-        Largest score-test statistic of the second moments: 11.3 is exceeded by 1 % of perfect fits.
+        Largest score-test statistic of the second moments: 9 is exceeded by 3 % of perfect fits.
     disagreement : float
-        Largest distance from the network's position, in standard deviations the network states.
+        Largest distance from the network's position along an axis, in standard deviations of what is usual.
     suspicion : float
         Largest ratio of the standard deviation the network states to the one it usually states at this bound.
     photons_over_error : float
@@ -49,9 +49,9 @@ class AutoRule:
         Largest error of the PSF width, relative, that the molecules show on the whole.
     """
 
-    chi2_excess: float = 4.0
-    misshape: float = 11.3
-    disagreement: float = 4.0
+    chi2_excess: float = 3.5
+    misshape: float = 9.0
+    disagreement: float = 8.0
     suspicion: float = 1.3
     photons_over_error: float = 4.0
     width_error: float = 0.04
@@ -215,9 +215,11 @@ def measure(network: dict[str, FloatArray], fits: FitTable) -> Reference:
     clean = fits.arrived & ~fits.held & (fits.crowd_size <= 2)
     clean &= (fits["misshape"] < _CLEAN_MISSHAPE) & (fits["photons"] > 3.0 * fits["sigma_photons"])
     lone = fits.arrived & (fits.crowd_size == 1) & (fits["photons"] > _BRIGHT * fits["sigma_photons"])
+    moved = [((fits[axis] - network[axis]) / network[f"sigma_{axis}"])[clean] for axis in "xy"]
     return Reference(
         *usual_precision(_mean_sigma(network)[clean], _bound(fits)[clean]),
-        usual_width_error(fits["width_score"][lone], fits["width_information"][lone]),
+        width_error_px=usual_width_error(fits["width_score"][lone], fits["width_information"][lone]),
+        disagreement=usual_disagreement(np.concatenate(moved)),
     )
 
 
@@ -243,6 +245,7 @@ def _doubtful(
         | (_mean_sigma(network) > rule.suspicion * reference.usual_sigma(_bound(fits)))
     )
     for axis in "xy":
-        doubtful |= np.abs(fits[axis] - network[axis]) > rule.disagreement * network[f"sigma_{axis}"]
-        doubtful |= sigma[axis] > network[f"sigma_{axis}"]
+        stated = network[f"sigma_{axis}"]
+        doubtful |= np.abs(fits[axis] - network[axis]) > rule.disagreement * reference.disagreement * stated
+        doubtful |= sigma[axis] > stated
     return doubtful

@@ -16,8 +16,8 @@ FloatArray = npt.NDArray[np.float64]
 #: Fewer molecules give one ratio instead of a line.
 _ENOUGH_FOR_A_LINE = 100
 _BINS = 6
-#: Fewer molecules cannot say that the PSF width is wrong.
-_ENOUGH_FOR_THE_WIDTH = 20
+#: Fewer molecules cannot say that the PSF width is wrong, or how far fits move.
+_ENOUGH = 20
 
 
 class Reference(NamedTuple):
@@ -30,6 +30,8 @@ class Reference(NamedTuple):
     floor_px: float = 0.0
     width_error_px: float = 0.0
     """By how much the molecules are wider than the PSF width of the fit, px."""
+    disagreement: float = 0.5
+    """Standard deviation of fitted minus network position, in units of the σ that the network states."""
 
     def usual_sigma(self, bound_px: npt.ArrayLike) -> FloatArray:
         """The usual σ, px, of molecules whose bound is ``bound_px``."""
@@ -38,9 +40,16 @@ class Reference(NamedTuple):
 
 def usual_width_error(score: FloatArray, information: FloatArray) -> float:
     """Median over molecules of the step of the PSF width, px, that Fisher scoring would make; 0 for too few."""
-    if score.size < _ENOUGH_FOR_THE_WIDTH:
+    if score.size < _ENOUGH:
         return 0.0
     return weighted_median(score / information.clip(min=1e-9), information)
+
+
+def usual_disagreement(deviations: FloatArray) -> float:
+    """Robust standard deviation of fitted minus network position, in stated σ; 0.5 for too few."""
+    if deviations.size < _ENOUGH:
+        return Reference().disagreement
+    return 1.4826 * float(np.median(np.abs(deviations)))
 
 
 def weighted_median(values: FloatArray, weights: FloatArray) -> float:
