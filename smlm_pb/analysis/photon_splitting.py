@@ -247,8 +247,11 @@ def _remarks(job: Job, found: Repeatability) -> Iterator[str]:
         yield "With electron multiplication the halves are uncorrelated, but not strictly independent."
     if camera.estimated:
         yield f"{' and '.join(camera.estimated)} were estimated from the movie; wrong values distort the splitting."
-    for axis in "xy":
-        pull = getattr(found, f"pull_{axis}")
-        if not 0.8 < pull < 1.25:
-            better = "too small" if pull > 1 else "too large"
-            yield f"The stated precisions along {axis} are {better}: the actual ones are {pull:.2f} times as large."
+    pull = max(found.pull_x, found.pull_y)
+    if pull > 1.25:
+        yield f"The stated precisions are too small: the actual ones are at least {pull:.2f} times as large."
+    if pull < 0.8:
+        yield (
+            f"Photon noise explains errors of {pull:.2f} times the stated precision only: the stated one is too large, "
+            "or it rightly contains errors that both halves share, such as those of neighbours that lie too close."
+        )

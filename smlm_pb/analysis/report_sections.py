@@ -214,7 +214,7 @@ def splitting(found: Findings) -> str:
         f"The photons of {count(result.n_frames)} frames were divided at random into two independent half-exposures "
         f"and both localized: {count(result.n_first)} and {count(result.n_second)} molecules, {count(result.n_pairs)} "
         f"in both, a repeatability of <b>{result.repeatability:.3f}</b>. Their distances tell the precision on this "
-        "very movie; a bias that both halves share stays invisible."
+        "very movie, as far as noise limits it; errors that both halves share, as of crowded neighbours, are not seen."
     )
     curve = figure(
         figures.repeatability_figure(result), "Measured and stated precision of the whole exposure, by brightness."

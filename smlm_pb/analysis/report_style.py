@@ -59,9 +59,11 @@ svg.picture .true { fill: none; stroke: #3fd0ff; stroke-width: 1.6px; vector-eff
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; margin: 8px 0; }
 th, td { text-align: right; padding: 5px 12px; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th, td { white-space: nowrap; }
 th { font-weight: 600; } thead th { border-bottom: 2px solid var(--rule); }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
-table.plain td { text-align: left; overflow-wrap: anywhere; } table.plain th { text-align: left; white-space: nowrap; }
+table.plain td { white-space: normal; text-align: left; overflow-wrap: anywhere; }
+table.plain th { text-align: left; }
 ol.steps { padding-left: 1.4em; margin: 8px 0; } ol.steps li { margin: 0 0 14px; break-inside: avoid; }
 code, pre { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: .85rem; }
 pre {
@@ -79,9 +81,13 @@ footer { border-top: 1px solid var(--rule); }
     --warn-ink: #5c3700; --warn: #fff; --warn-rule: #b98a1c; --good-ink: #17603a; --good: #fff; --good-rule: #7fb898;
   }
   @page { margin: 14mm; }
-  body { font-size: 10.5pt; }
+  body { font-size: 9pt; line-height: 1.4; }
+  h1 { font-size: 17pt; } h2 { font-size: 12.5pt; }
+  .tile b { font-size: 12.5pt; } .tile b small { font-size: 8.5pt; }
+  table { font-size: 8pt; } th, td { padding: 3px 6px; } .scroll { overflow: visible; }
+  p { max-width: none; } .hint, figcaption { font-size: 8pt; } h3 { font-size: 9.5pt; }
   main { max-width: none; padding: 0; }
-  h2 { margin-top: 22px; break-after: avoid; }
+  h2, h2 + p { break-after: avoid; } h2 { margin-top: 18px; }
   .grid { grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 8px; }
   .grid.pair { grid-template-columns: repeat(2, minmax(0, 1fr)); }
   .tiles { grid-template-columns: repeat(5, 1fr); gap: 6px; }
