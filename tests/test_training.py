@@ -693,3 +693,36 @@ def test_a_start_with_another_network_is_refused(tmp_path, finished):
     start = finished[1].model_folder
     with pytest.raises(ConfigurationError, match=r"start_from .* copy these values"):
         run(tmp_path, tiny(network={"channels": 6, "blocks": 2}, start_from=str(start)))
+
+
+def test_molecules_that_cannot_be_told_apart_do_not_widen_the_stated_precision():
+    """A candidate that is right up to 0.05 px, but for every tenth molecule, which lies half a pixel away."""
+    rng = np.random.default_rng(0)
+    n = 400
+    error = rng.normal(0, 0.05, (n, 2))
+    error[::10] += 0.5 / np.sqrt(2)
+    batch = Batch(
+        electrons=torch.zeros(n, 1, 3, 3),
+        background=torch.zeros(n, 3, 3),
+        psf_sigma_px=torch.ones(n),
+        position=torch.tensor(1 + error, dtype=torch.float32),
+        photons=torch.full((n,), 1000.0),
+        item=torch.arange(n),
+    )
+    logit = torch.full((n, 1, 3, 3), -20.0)
+    logit[:, :, 1, 1] = 20.0
+    zero = torch.zeros(n, 1, 3, 3)
+    stated = {}
+    for outlier_density in (0.0, 0.03):
+        log_sigma = torch.tensor(math.log(0.2), requires_grad=True)
+        optimizer = torch.optim.Adam([log_sigma], lr=0.05)
+        for _ in range(150):
+            maps = log_sigma.expand(n, 1, 2, 3, 3)
+            field = PointField(logit, zero, zero, maps[:, :, 0], maps[:, :, 1], zero, zero[:, 0])
+            position, _ = matched_terms(field, torch.zeros(n, 1, 2, 3, 3), maps, batch, 0.3, None, outlier_density)
+            optimizer.zero_grad()
+            position.backward()
+            optimizer.step()
+        stated[outlier_density] = math.exp(log_sigma.item())
+    assert stated[0.03] == pytest.approx(0.05, rel=0.1)
+    assert stated[0.0] > 0.07

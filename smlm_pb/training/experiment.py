@@ -47,6 +47,12 @@ class LossSettings(_Section):
     tile_px: int = Field(8, ge=2, le=64, description="side of the tiles in which molecules are also counted, px")
     tile_weight: float = Field(0.3, ge=0, description="weight of the tiles' counts relative to the frame's")
     position_weight: float = Field(0.1, ge=0, description="weight of the Gaussian likelihood of matched positions")
+    outlier_density_per_px2: float = Field(
+        0.0,
+        ge=0,
+        description="density of molecules that belong to no candidate, if they are shared out by stated precision; "
+        "0 shares them out by the kernel",
+    )
     photon_weight: float = Field(0.05, ge=0, description="weight of the photon error of matched candidates")
     background_weight: float = Field(0.5, ge=0, description="weight of the background error")
     background_at_molecules: float = Field(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -26,6 +28,8 @@ _MATCH_RADIUS = 2
 _BALANCE_OFFSET, _BALANCE_REFERENCE = 5.0, 65.0
 #: Weight of "none of the candidates" when a molecule is shared out among candidates.
 _UNASSIGNED = 0.05
+#: By how much stated precisions are widened when they share out molecules: one that is too small must be able to grow.
+_OWNER_WIDENING = 1.5
 
 
 def objective(
@@ -74,7 +78,9 @@ def objective(
         field.logit, batch.position[:, 0], batch.position[:, 1], batch.item, settings.tile_px
     )
     tile = (weight * _count_loss(tile_logits, in_tile).reshape(n_scenes, -1).sum(1)).mean()
-    position, photons = matched_terms(field, offset, log_sigma, batch, bandwidth, weight)
+    position, photons = matched_terms(
+        field, offset, log_sigma, batch, bandwidth, weight, settings.outlier_density_per_px2
+    )
     background = _background_error(field, batch, settings.background_at_molecules)
     total = (
         matching
@@ -120,6 +126,7 @@ def matched_terms(
     batch: Batch,
     bandwidth: float,
     scene_weight: Tensor | None = None,
+    outlier_density: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Likelihood of positions and error of photons, each molecule shared out among the candidates near it.
 
@@ -139,6 +146,9 @@ def matched_terms(
         Present kernel width, px.
     scene_weight : Tensor (batch,), optional
         Weight of each scene's molecules; 1 when left out.
+    outlier_density : float
+        Above 0, molecules are shared out by the candidates' stated precision (widened), against this density per px²
+        of molecules that belong to none; else by the kernel.
 
     Returns
     -------
@@ -165,10 +175,15 @@ def matched_terms(
     delta = near[:, :, 1:3] + centre[..., None]
     log_s = near[:, :, 3:5]
     with torch.no_grad():
-        spread = bandwidth**2 + torch.exp(2 * log_s)
-        kernel = torch.exp(-0.5 * (delta.square() / spread).sum(2)) * (bandwidth**2 / spread).sqrt().prod(2)
-        owned = near[:, :, 0] * kernel
-        share = owned / (owned.sum((1, 2), keepdim=True) + _UNASSIGNED)
+        if outlier_density > 0:
+            # Molecules that nobody could tell apart would otherwise widen the stated precision of all others.
+            spread = (_OWNER_WIDENING**2) * torch.exp(2 * log_s)
+            volume, nobody = 1 / (2 * math.pi * spread.prod(2).sqrt()), outlier_density
+        else:
+            spread = bandwidth**2 + torch.exp(2 * log_s)
+            volume, nobody = (bandwidth**2 / spread).sqrt().prod(2), _UNASSIGNED
+        owned = near[:, :, 0] * torch.exp(-0.5 * (delta.square() / spread).sum(2)) * volume
+        share = owned / (owned.sum((1, 2), keepdim=True) + nobody)
         if scene_weight is not None:
             share = share * scene_weight[batch.item][:, None, None]
     likelihood = (0.5 * delta.square() * torch.exp(-2 * log_s) + log_s).sum(2)
