@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -302,3 +303,11 @@ def test_every_field_is_described_with_an_example():
     for name, field in Pipeline.model_fields.items():
         assert field.description, name
         assert field.examples, name
+
+
+def test_the_example_shows_every_step():
+    example = Path(__file__).parents[1] / "examples" / "pipeline.yaml"
+    pipeline = Pipeline.from_yaml(example)
+    assert pipeline.steps == STEPS
+    assert Path(pipeline.movie).exists()
+    assert Path(pipeline.report.truth).exists()
