@@ -239,6 +239,15 @@ def test_another_movie_is_refused(scene):
         build_report(locs, movie=make_movie(3, size=(40, 40))[0])
 
 
+def test_a_text_table_takes_its_field_from_the_movie(scene):
+    movie, _, _ = scene
+    columns = {"frame": [0, 5], "x": [3.0, 9.0], "y": [2.0, 4.0]}
+    locs = Localizations(columns, MovieInfo(6, 6, 11, 100.0, "text"))
+    page = build_report(locs, movie=movie)
+    checked(page)
+    assert "40 frames of 24 × 32 px" in page
+
+
 def test_large_fields_are_drawn_with_larger_pixels_and_a_detail():
     rng = np.random.default_rng(0)
     n = 500

@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smlm_pb._version import __version__
-from smlm_pb.analysis.report_findings import Findings, gather
+from smlm_pb.analysis.report_findings import Findings, gather, last_step
 from smlm_pb.analysis.report_parts import figure, grid, hint, section, text
 from smlm_pb.analysis.report_style import STYLE
-from smlm_pb.errors import SmlmPbError
+from smlm_pb.errors import MovieError, SmlmPbError
 
 if TYPE_CHECKING:
     from smlm_pb.analysis.drift import Drift
     from smlm_pb.analysis.split_comparison import Repeatability
     from smlm_pb.localizations import Localizations
+    from smlm_pb.movies import Movie
 
 
 def write_report(
@@ -109,13 +110,53 @@ def build_report(
     camera_pixel_size_nm: float | None = None,
 ) -> str:
     """Compose the page of :func:`write_report` and return it as text."""
-    from smlm_pb.analysis import report_sections as sections
+    from smlm_pb.movies import open_movie
 
     if camera_pixel_size_nm is not None:
         locs = locs.with_info(replace(locs.info, pixel_size_nm=camera_pixel_size_nm))
-    found = gather(locs, truth=truth, unlinked=unlinked, repeatability=repeatability)
-    heading = title or locs.info.name or "molecules"
-    single = locs if unlinked is None else unlinked
+    options: dict[str, Any] = {"title": title, "pixel_size_nm": pixel_size_nm, "drift": drift, "truth": truth}
+    if movie is None:
+        found = gather(locs, truth=truth, unlinked=unlinked, repeatability=repeatability)
+        return _compose(found, unlinked, **options)
+    opened = open_movie(movie)
+    try:
+        locs, single = _on_the_movie(locs, opened), None if unlinked is None else _on_the_movie(unlinked, opened)
+        found = gather(locs, truth=truth, unlinked=single, repeatability=repeatability)
+        return _compose(found, single, movie=opened, **options)
+    finally:
+        if opened is not movie:
+            opened.close()
+
+
+def _on_the_movie(locs: Localizations, movie: Movie) -> Localizations:
+    """The table with the frame size of its movie, which a text table knows up to the outermost molecule only."""
+    info = locs.info
+    if (movie.height, movie.width) == (info.height, info.width):
+        return locs
+    if last_step(locs, "localize") or info.height > movie.height or info.width > movie.width:
+        raise MovieError(
+            f"Movie {movie.name} has frames of {movie.height}×{movie.width} px, those of the table are "
+            f"{info.height}×{info.width} px: give the movie that the table was made from."
+        )
+    n_frames = max(info.n_frames, movie.n_frames)
+    return locs.with_info(replace(info, height=movie.height, width=movie.width, n_frames=n_frames))
+
+
+def _compose(
+    found: Findings,
+    unlinked: Localizations | None,
+    *,
+    movie: Movie | None = None,
+    title: str,
+    pixel_size_nm: float,
+    drift: Drift | None,
+    truth: Localizations | None,
+) -> str:
+    """Put the sections together."""
+    from smlm_pb.analysis import report_sections as sections
+
+    single = found.locs if unlinked is None else unlinked
+    heading = title or found.locs.info.name or "molecules"
     body = [
         sections.header(found, heading),
         sections.notice(found),
@@ -153,7 +194,7 @@ _PAGE = """<!DOCTYPE html>
 
 
 def _images(
-    found: Findings, single: Localizations, movie: Any, truth: Localizations | None, pixel_size_nm: float
+    found: Findings, single: Localizations, movie: Movie | None, truth: Localizations | None, pixel_size_nm: float
 ) -> str:
     """The super-resolved image beside what the camera saw, then single frames."""
     from smlm_pb.analysis.report_pictures import super_resolved
@@ -176,35 +217,26 @@ def _images(
         figures.append(average)
     else:
         frames.insert(0, average)
-    return section("Image", problem, grid(figures, "pair")) + section("Movie", explanation, grid(frames, "pair"))
+    return section("Image", problem, grid(figures, "pair")) + section(
+        "Movie", explanation, grid(frames, "" if len(frames) == 3 else "pair")
+    )
 
 
 def _from_movie(
-    single: Localizations, movie: Any, frames: tuple[int, int], truth: Localizations | None
+    single: Localizations, movie: Movie, frames: tuple[int, int], truth: Localizations | None
 ) -> tuple[str, list[str], str]:
     """Average of the movie, and some of its frames with what was found on them."""
     from smlm_pb.analysis.report_pictures import camera_average, example_frames
-    from smlm_pb.errors import MovieError
-    from smlm_pb.movies import open_movie
 
-    opened = open_movie(movie)
-    try:
-        info = single.info
-        if (opened.height, opened.width) != (info.height, info.width):
-            raise MovieError(
-                f"Movie {opened.name} has frames of {opened.height}×{opened.width} px, those of the table are "
-                f"{info.height}×{info.width} px: give the movie that the table was made from."
-            )
-        svg, n = camera_average(opened)
-        average = figure(svg, f"<b>What the camera saw</b>: average of {n} frames, on the same field of view.")
-        shown = example_frames(opened, single, frames, truth)
-    finally:
-        if opened is not movie:
-            opened.close()
+    svg, n = camera_average(movie)
+    average = figure(svg, f"<b>What the camera saw</b>: average of {n} frames, on the same field of view.")
+    shown = example_frames(movie, single, frames, truth)
     marks = '<span class="key-found">circles: found</span>'
     if truth is not None:
         marks += ', <span class="key-true">crosses: true</span>'
-    pictures = [figure(svg, f"<b>Frame {frame}</b>: {n} molecules; {marks}.") for svg, frame, n in shown]
+    pictures = [
+        figure(svg, f"<b>Frame {frame}</b>: {n} molecule{'' if n == 1 else 's'}; {marks}.") for svg, frame, n in shown
+    ]
     explanation = hint(
         "From each third of the movie a frame with a typical number of molecules; large frames are shown in part. "
         "Spots without a circle were missed or lie below the threshold, circles without a spot are false."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.analysis.report_parts import number
 from smlm_pb.analysis.report_svg import (
     FIRST,
     INK,
@@ -192,7 +193,7 @@ def _spread(found: Findings, name: str, label: str) -> str:
         return ""
     with drawing(name, f"histogram of {name}") as one:
         histogram(one.axes, found.locs[name], low=0.0)
-        _mark(one.axes, found.median[name], f"median {found.median[name]:.4g}", INK)
+        _mark(one.axes, found.median[name], f"median {number(found.median[name])}", INK)
         one.axes.set(xlabel=label, ylabel=found.kind)
         legend(one.axes)
     return one.svg
