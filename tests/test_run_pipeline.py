@@ -267,7 +267,7 @@ def test_nothing_to_do():
 #: Options of the commands that say where things are, not what is done.
 INPUT_AND_OUTPUT = {
     "movies", "locs", "out", "overwrite", "resume", "summary", "format", "target_format", "suffix", "movie", "unlinked",
-    "help", "figure", "json",
+    "help", "figure", "json", "path_out",
 }  # fmt: skip
 #: What the whole pipeline says once, for all its steps.
 SAID_ONCE = {

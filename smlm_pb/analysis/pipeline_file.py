@@ -95,7 +95,7 @@ class DriftStep(_Section):
 
     method: Literal["kernel", "correlation"] = Field("kernel", description="how it is found", examples=["kernel"])
     max_drift_nm: float = Field(600.0, gt=0, description="largest displacement looked for, nm", examples=[600])
-    n_stretches: int | None = Field(None, ge=2, description="stretches for correlation", examples=[20])
+    stretches: int | None = Field(None, ge=2, description="stretches for correlation", examples=[20])
     check: bool = Field(True, description="accept only what helps held-out molecules", examples=["true"])
     seed: int = Field(0, ge=0, description="seed of the choice of molecules", examples=[0])
 

@@ -318,7 +318,16 @@ def _correct_drift(
 ) -> tuple[Localizations, Drift]:
     from smlm_pb.analysis.drift import correct_drift
 
-    return correct_drift(locs, **settings.model_dump(), on_progress=on_progress, should_stop=should_stop)
+    return correct_drift(
+        locs,
+        method=settings.method,
+        max_drift_nm=settings.max_drift_nm,
+        n_stretches=settings.stretches,
+        check=settings.check,
+        seed=settings.seed,
+        on_progress=on_progress,
+        should_stop=should_stop,
+    )
 
 
 def _describe_drift(drift: Drift) -> str:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
         def on_progress(done: int, total: int) -> None:
             if not bars:
-                unit = "step" if doing[0] == "drift" else "frame"
+                unit = "percent" if doing[0] == "drift" else "frame"
                 bars.append(stack.enter_context(show_progress(args, doing[0], unit=unit)))
             bars[0](done, total)
 
