@@ -97,6 +97,12 @@ def make_parser(description: str, *, model: bool = True, seeds: int | None = Non
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if model:
         parser.add_argument("--model", default="default", metavar="NAME|DIR", help="shipped model, or a model's folder")
+        parser.add_argument(
+            "--refine",
+            choices=("off", "auto", "on"),
+            default="off",
+            help="refinement by maximum likelihood; other than off, results are named NAME_refined (default: off)",
+        )
         parser.add_argument("--device", default="cpu", help="where the network runs (default: cpu)")
     if seeds is not None:
         parser.add_argument("--seeds", type=int, default=seeds, metavar="N", help=f"repetitions (default: {seeds})")
@@ -170,6 +176,7 @@ def publish(
     """
     from smlm_pb._version import __version__
 
+    name = _full_name(name, args)
     record: dict[str, Any] = {
         "benchmark": name,
         "command": args.command,
@@ -198,6 +205,13 @@ def publish(
     print("\n\n".join(table.text() for table in tables))
     print(f"\nwritten: {target}{' and .png' if figure is not None else ''}")
     return target
+
+
+def _full_name(name: str, args: argparse.Namespace) -> str:
+    """Name of the results: other models and refined tables stand beside those of the default."""
+    model = Path(getattr(args, "model", "default")).name
+    parts = [name, *([model] if model != "default" else [])]
+    return "_".join([*parts, *(["refined"] if getattr(args, "refine", "off") != "off" else [])])
 
 
 def run_as_program(main: Callable[[], int]) -> NoReturn:

@@ -92,6 +92,7 @@ def _measure(movie: Any, truth: Localizations, model: Any, args: argparse.Namesp
         camera=recipe.camera.camera(),
         pixel_size_nm=recipe.pixel_size_nm,
         psf_sigma_px=PSF_SIGMA_PX if args.psf == "given" else None,
+        refine=args.refine,
     )
     isolated_nm, joint_nm = _bounds(truth)
     return {

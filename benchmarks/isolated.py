@@ -6,6 +6,7 @@ positions; read noise 1.6 e⁻. Camera and PSF width are known to the program, a
 
 from __future__ import annotations
 
+import argparse
 import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for width in widths:
         for n in photons:
             for background in backgrounds:
-                point, found = _measure(n, background, width, model, args.seeds, args.quick)
+                point, found = _measure(n, background, width, model, args)
                 points.append(point)
                 fractions.append(found)
     flatness = subpixel_flatness(np.concatenate(fractions))
@@ -70,18 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _measure(
-    photons: float, background_e: float, width_px: float, model: Any, seeds: int, quick: bool
+    photons: float, background_e: float, width_px: float, model: Any, args: argparse.Namespace
 ) -> tuple[dict[str, Any], npt.NDArray[np.float64]]:
     """One condition; returns its figures and the positions within the pixel (molecules, 2) that were found."""
     from smlm_pb.simulation import simulate
 
     repetitions: list[dict[str, Any]] = []
     fractions = []
-    for seed in range(seeds):
-        recipe = isolated(photons, background_e, psf_sigma_px=width_px, frames=2 if quick else FRAMES)
+    for seed in range(args.seeds):
+        recipe = isolated(photons, background_e, psf_sigma_px=width_px, frames=2 if args.quick else FRAMES)
         movie, truth = simulate(recipe, seed=seed_of(1, photons, background_e, width_px, seed))
         run = localize(
-            movie, model, camera=recipe.camera.camera(), pixel_size_nm=recipe.pixel_size_nm, psf_sigma_px=width_px
+            movie,
+            model,
+            camera=recipe.camera.camera(),
+            pixel_size_nm=recipe.pixel_size_nm,
+            psf_sigma_px=width_px,
+            refine=args.refine,
         )
         figures, matched = _score(run.molecules, truth, photons, background_e, width_px)
         repetitions.append(figures)

@@ -50,7 +50,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     n_frames = min(movie.n_frames, 2) if args.quick else movie.n_frames
     truth = read_truth(args.truth, movie, n_frames, args.pixel_size_nm)
     model = load(args)
-    run = localize(movie, model, offset_adu=args.offset_adu, pixel_size_nm=args.pixel_size_nm, frames=(0, n_frames))
+    run = localize(
+        movie,
+        model,
+        offset_adu=args.offset_adu,
+        pixel_size_nm=args.pixel_size_nm,
+        frames=(0, n_frames),
+        refine=args.refine,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # they are in the notes too
         # The chance level rolls through the frames that were looked at.
