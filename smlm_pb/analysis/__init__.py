@@ -1,5 +1,6 @@
 """From localizations to a result: images, quality, linking, filtering, drift."""
 
+from smlm_pb.analysis.drift import Drift, apply_drift, correct_drift, estimate_drift
 from smlm_pb.analysis.filters import filter_by, filter_neighbours, filter_region
 from smlm_pb.analysis.linking import link, merge_groups
 from smlm_pb.analysis.photon_splitting import Repeatability, repeatability
@@ -12,11 +13,15 @@ from smlm_pb.analysis.resolution import Frc, frc
 from smlm_pb.analysis.thinning import split_exposure
 
 __all__ = [
+    "Drift",
     "Frc",
     "Nena",
     "Quality",
     "Rendering",
     "Repeatability",
+    "apply_drift",
+    "correct_drift",
+    "estimate_drift",
     "filter_by",
     "filter_neighbours",
     "filter_region",

@@ -40,9 +40,10 @@ def read_input(args: argparse.Namespace) -> tuple[Localizations, Path]:
     return read_table(args.locs, format=args.format, pixel_size_nm=args.pixel_size_nm), target
 
 
-def write_output(args: argparse.Namespace, locs: Localizations, target: Path) -> None:
-    """Write the result and print the names of the files."""
+def write_output(args: argparse.Namespace, locs: Localizations, target: Path, *, quiet: bool = False) -> None:
+    """Write the result and print the names of the files, unless stdout is meant for something else."""
     from smlm_pb.formats import write_table
 
     for path in write_table(locs, target, args.target_format, overwrite=args.overwrite):
-        print(path)
+        if not quiet:
+            print(path)

@@ -1,0 +1,64 @@
+"""The path of a drift as a figure and as a table."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from smlm_pb.formats.output import written_whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from smlm_pb.analysis.drift import Drift
+
+
+def drift_figure(drift: Drift) -> Figure:
+    """Draw the displacement over the movie, and in the plane.
+
+    Parameters
+    ----------
+    drift : Drift
+        What :func:`smlm_pb.analysis.estimate_drift` found; where it was not accepted, the proposed path is drawn
+        dashed and the reason stands above it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Not shown; call its ``savefig``.
+    """
+    import textwrap
+
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    over_time, plane = figure.subplots(1, 2, width_ratios=(2, 1))
+    frame = np.arange(len(drift.proposed_nm))
+    style = "-" if drift.accepted else "--"
+    for k, axis in enumerate("xy"):
+        over_time.plot(frame, drift.proposed_nm[:, k], style, color=f"C{k}", linewidth=1, label=axis)
+    over_time.set(xlabel="frame", ylabel="displacement (nm)")
+    over_time.legend(frameon=False)
+    title = f"drift ({drift.method})"
+    if not drift.accepted:
+        title = "not applied: " + textwrap.shorten(drift.reason, 90)
+    elif np.isfinite(drift.error_nm):
+        title += f", remaining error {drift.error_nm:.1f} nm per axis"
+    over_time.set_title(title, fontsize=9)
+    points = plane.scatter(*drift.proposed_nm.T, c=frame, s=3, cmap="viridis")
+    plane.set(xlabel="x (nm)", ylabel="y (nm)", aspect="equal")
+    plane.set_title("path", fontsize=9)
+    plane.invert_yaxis()  # as in the image
+    figure.colorbar(points, ax=plane, label="frame")
+    return figure
+
+
+def save_path(drift: Drift, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+    """Write the displacement of every frame as CSV: ``frame,dx_nm,dy_nm``."""
+    with written_whole(Path(path), overwrite) as temporary:
+        rows = np.column_stack([np.arange(len(drift.dx_nm)), drift.dx_nm, drift.dy_nm])
+        np.savetxt(temporary, rows, fmt=("%d", "%.3f", "%.3f"), delimiter=",", header="frame,dx_nm,dy_nm", comments="")
+    return Path(path)
