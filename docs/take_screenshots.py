@@ -86,7 +86,8 @@ def main() -> None:
 
     panel.run_bar.run_button.click()
     wait_until(lambda: not panel.is_running or panel.runs._job.progress().done >= arguments.frames // 2)
-    take(viewer, arguments.out, "napari-running")
+    if arguments.all:
+        take(viewer, arguments.out, "napari-running")
     wait_until(lambda: not panel.is_running)
     wait_until(lambda: panel.results.image.rendering is not None)
     take(viewer, arguments.out, "napari-result")
@@ -138,6 +139,13 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     panel.run_bar._view_buttons["frames"].click()
     molecules.layer.visible = False
     take(viewer, folder, "napari-analyse")
+
+    panel.tabs.setCurrentWidget(panel._pages["Train"])
+    panel.training.folder.setText("~/smlm-pb-models")
+    panel.training.fill_button.click()
+    panel.training.look_button.click()
+    wait_until(lambda: "Simulated" in panel.training.look_note.text())
+    take(viewer, folder, "napari-train")
 
 
 if __name__ == "__main__":

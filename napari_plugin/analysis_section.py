@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
 
 from napari_plugin.choosers import LayerChooser
 from napari_plugin.movie_layers import is_helper
+from napari_plugin.plot import CurvePlot
 from napari_plugin.theme import Note
 
 
@@ -30,6 +31,7 @@ class AnalysisSection(QWidget):
     """
 
     quality_requested = Signal()
+    drift_requested = Signal()
     link_requested = Signal()
     compare_requested = Signal()
 
@@ -42,6 +44,19 @@ class AnalysisSection(QWidget):
             "Without a truth: precision from consecutive frames (NeNA), resolution of the image (FRC)."
         )
         self.quality_note = Note(viewer)
+
+        self.max_drift_nm = QDoubleSpinBox()
+        self.max_drift_nm.setRange(10, 100_000)
+        self.max_drift_nm.setDecimals(0)
+        self.max_drift_nm.setValue(600)
+        self.max_drift_nm.setToolTip("Largest displacement between any two moments that is looked for, in nm")
+        self.drift_button = QPushButton("Correct the drift")
+        self.drift_button.setToolTip(
+            "Find the drift from the molecules shown, down to single frames, and remove it in a new layer. It is "
+            "accepted only if molecules that had no part in finding it are brought together."
+        )
+        self.drift_plot = CurvePlot(viewer, "frame", "drift [nm]")
+        self.drift_note = Note(viewer)
 
         self.radius_sigma = QDoubleSpinBox()
         self.radius_sigma.setRange(0.5, 20)
@@ -76,22 +91,25 @@ class AnalysisSection(QWidget):
 
     def set_enabled(self, there_are_molecules: bool) -> None:
         """Offer the buttons where there are molecules."""
-        for button in (self.quality_button, self.link_button, self.compare_button):
+        for button in (self.quality_button, self.drift_button, self.link_button, self.compare_button):
             button.setEnabled(there_are_molecules)
 
     def clear(self) -> None:
         """Forget the answers: they were about other molecules."""
-        for note in (self.quality_note, self.link_note, self.compare_note):
+        for note in (self.quality_note, self.drift_note, self.link_note, self.compare_note):
             note.say("")
+        self.drift_plot.show_curves([])
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 4, 0, 0)
         layout.setSpacing(6)
+        drift = _form(("Largest drift [nm]", self.max_drift_nm))
         link = _form(("Radius [σ]", self.radius_sigma), ("Dark frames", self.max_dark_frames))
         compare = _form(("Truth", self.truth), ("Tolerance [nm]", self.tolerance_nm))
         for title, form, button, note in (
             ("Quality", None, self.quality_button, self.quality_note),
+            ("Drift", drift, self.drift_button, self.drift_note),
             ("Blinks", link, self.link_button, self.link_note),
             ("Comparison", compare, self.compare_button, self.compare_note),
         ):
@@ -103,9 +121,12 @@ class AnalysisSection(QWidget):
                 column.addLayout(form)
             column.addWidget(button)
             column.addWidget(note)
+            if note is self.drift_note:
+                column.addWidget(self.drift_plot)
             layout.addWidget(group)
         layout.addStretch(1)
         self.quality_button.clicked.connect(self.quality_requested)
+        self.drift_button.clicked.connect(self.drift_requested)
         self.link_button.clicked.connect(self.link_requested)
         self.compare_button.clicked.connect(self.compare_requested)
 

@@ -67,6 +67,11 @@ class Latest(QObject):
         """Whether something runs or waits."""
         return self._running
 
+    @property
+    def closed(self) -> bool:
+        """Whether nobody waits for results any more; long work should ask for it now and then."""
+        return self._closed
+
     def submit(self, function: Callable[[], Any]) -> None:
         """Ask for a result; earlier requests that have not begun are dropped, their results too."""
         with self._lock:

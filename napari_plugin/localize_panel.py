@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QSize, Qt
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer
 from qtpy.QtWidgets import QFormLayout, QFrame, QHBoxLayout, QScrollArea, QTabWidget, QToolButton, QVBoxLayout, QWidget
 
 from napari_plugin.analysis_section import AnalysisSection
@@ -29,10 +29,12 @@ from napari_plugin.movie_layers import Place, is_helper
 from napari_plugin.panel_analysis import Analysis
 from napari_plugin.panel_inputs import Inputs
 from napari_plugin.panel_results import Results, describe_run
+from napari_plugin.panel_training import Training
 from napari_plugin.run_bar import RunBar
 from napari_plugin.run_controller import RunController
 from napari_plugin.search_section import SearchSection
 from napari_plugin.theme import Note
+from napari_plugin.training_section import TrainingSection
 from napari_plugin.words import in_panel_words
 from smlm_pb.errors import SmlmPbError
 
@@ -65,7 +67,7 @@ class LocalizePanel(QWidget):
         self._build()
         self.inputs = Inputs(self)
         self.results = Results(self)
-        self.analyses = Analysis(self)
+        self.analyses, self.trainings = Analysis(self), Training(self)
         self.runs = RunController(self.viewer, self.results.image, self)
         self._connect()
         self.inputs.measure()
@@ -104,6 +106,12 @@ class LocalizePanel(QWidget):
             message = f"Unexpected error ({type(error).__name__}: {error}); please report it with napari's log."
         self.run_bar.status.say(message, "error")
         show_error(message)
+
+    def reveal(self, widget: QWidget) -> None:
+        """Scroll its tab so that a widget that has just grown can be seen."""
+        for area in self._pages.values():
+            if area.isAncestorOf(widget):
+                QTimer.singleShot(0, partial(_scroll_to, area, widget))
 
     def reset_save_button(self) -> None:
         """Make saving possible again."""
@@ -179,7 +187,7 @@ class LocalizePanel(QWidget):
         self.movie_note = Note(viewer)
         self.camera, self.model, self.search = CameraSection(viewer), ModelSection(viewer), SearchSection(viewer)
         self.image, self.filter, self.inspect = ImageSection(viewer), FilterSection(viewer), InspectSection(viewer)
-        self.analysis = AnalysisSection(viewer)
+        self.analysis, self.training = AnalysisSection(viewer), TrainingSection(viewer)
         self.run_bar = RunBar(viewer)
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
@@ -205,13 +213,14 @@ class LocalizePanel(QWidget):
         for section in (self.camera, self.model, self.search):
             sections.addWidget(section)
         sections.addStretch(1)
-        self._pages: dict[str, QWidget] = {}
+        self._pages: dict[str, QScrollArea] = {}
         for title, page in (
             ("Localize", localize),
             ("Image", self.image),
             ("Filter", self.filter),
             ("Inspect", self.inspect),
             ("Analyse", self.analysis),
+            ("Train", self.training),
         ):
             self._pages[title] = scrolled = _scrolling(page)
             self.tabs.addTab(scrolled, title)
@@ -231,7 +240,7 @@ class LocalizePanel(QWidget):
         self.runs.finished.connect(self._on_finished)
         self.help_button.clicked.connect(lambda: show_help(self))
         self.viewer.events.theme.connect(self._on_theme)
-        parts = (self.runs, self.inputs, self.results, self.analyses, *self.findChildren(LayerChooser))
+        parts = (self.runs, self.inputs, self.results, self.analyses, self.trainings, *self.findChildren(LayerChooser))
         viewer, on_theme = self.viewer, self._on_theme
         self._let_go = partial(_let_go, parts, viewer, on_theme)
         self.destroyed.connect(self._let_go)
@@ -267,6 +276,11 @@ def _scrolling(page: QWidget) -> QScrollArea:
     area.setFrameShape(QFrame.Shape.NoFrame)
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
+
+
+def _scroll_to(area: QScrollArea, widget: QWidget) -> None:
+    with contextlib.suppress(RuntimeError):  # the panel may be gone by now
+        area.ensureWidgetVisible(widget)
 
 
 def _let_go(parts: tuple[Any, ...], viewer: Any, on_theme: Any, *_: Any) -> None:

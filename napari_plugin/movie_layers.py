@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,6 +161,37 @@ def frame_axis(layer: Any) -> int | None:
 
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
     return array_time_axis(data.shape, f"Layer '{layer.name}'")
+
+
+def place_for(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
+    """Find where a table belongs: on the one movie among the layers into which it fits.
+
+    Parameters
+    ----------
+    info : MovieInfo
+        What the table says of its movie.
+    layers : iterable of napari layers
+        The viewer's.
+
+    Returns
+    -------
+    Place or None
+        None where there is no such movie, or where several lie in different places.
+    """
+    from napari.layers import Image
+
+    exact, larger = set(), set()
+    for layer in layers:
+        if not isinstance(layer, Image) or is_helper(layer) or why_no_movie(layer) is not None:
+            continue
+        movie = movie_of_layer(layer)
+        size = (movie.n_frames, movie.height, movie.width)
+        if size == (info.n_frames, info.height, info.width):
+            exact.add(Place.of_layer(layer))
+        elif all(mine >= its for mine, its in zip(size, (info.n_frames, info.height, info.width), strict=True)):
+            larger.add(Place.of_layer(layer))
+    fitting = exact or larger
+    return fitting.pop() if len(fitting) == 1 else None
 
 
 def pixel_size_of_layer(layer: Any) -> float | None:

@@ -15,6 +15,7 @@ from napari_plugin.background import Latest
 from napari_plugin.molecule_layers import points_arguments, table_of_layer
 from napari_plugin.molecules import Molecules, remove_safely
 from napari_plugin.movie_layers import HELPER_KEY
+from napari_plugin.plot import Curve
 from napari_plugin.theme import Note
 from napari_plugin.words import in_panel_words
 from smlm_pb.errors import SmlmPbError
@@ -22,6 +23,7 @@ from smlm_pb.errors import SmlmPbError
 if TYPE_CHECKING:
     from napari_plugin.localize_panel import LocalizePanel
     from smlm_pb.analysis import Quality
+    from smlm_pb.analysis.drift import Drift
     from smlm_pb.evaluation import Evaluation
     from smlm_pb.localizations import Localizations
 
@@ -76,9 +78,11 @@ class Analysis(QObject):
         self._compared: dict[str, Any] = {}
         section = panel.analysis
         self._quality = self._worker(self._on_quality, section.quality_note)
+        self._drift = self._worker(self._on_drift, section.drift_note)
         self._link = self._worker(self._on_linked, section.link_note)
         self._compare = self._worker(self._on_compared, section.compare_note)
         section.quality_requested.connect(self.judge)
+        section.drift_requested.connect(self.correct_drift)
         section.link_requested.connect(self.link)
         section.compare_requested.connect(self.compare)
 
@@ -90,6 +94,16 @@ class Analysis(QObject):
         if table is not None:
             self._panel.analysis.quality_note.say("Computing …")
             self._quality.submit(lambda: quality(table))
+
+    def correct_drift(self) -> None:
+        """Find and remove the drift of the molecules that are shown."""
+        from smlm_pb.analysis import correct_drift
+
+        table, section, worker = self._shown_table(), self._panel.analysis, self._drift
+        if table is not None:
+            max_drift_nm = section.max_drift_nm.value()
+            section.drift_note.say("Computing …")
+            worker.submit(lambda: correct_drift(table, max_drift_nm=max_drift_nm, should_stop=lambda: worker.closed))
 
     def link(self) -> None:
         """Join the blinks of the molecules that are shown."""
@@ -121,7 +135,7 @@ class Analysis(QObject):
 
     def close(self) -> None:
         """Take no more requests."""
-        for worker in (self._quality, self._link, self._compare):
+        for worker in (self._quality, self._drift, self._link, self._compare):
             worker.close()
 
     def _worker(self, on_result: Callable[[Any], None], note: Note) -> Latest:
@@ -137,7 +151,19 @@ class Analysis(QObject):
         return None if molecules is None else molecules.shown_table()
 
     def _on_quality(self, found: Quality) -> None:
-        self._panel.analysis.quality_note.say(describe_quality(found))
+        note = self._panel.analysis.quality_note
+        note.say(describe_quality(found))
+        self._panel.reveal(note)
+
+    def _on_drift(self, answer: tuple[Localizations, Drift]) -> None:
+        corrected, drift = answer
+        section = self._panel.analysis
+        if drift.accepted:
+            self._panel.results.add_table(corrected, "molecules without drift")
+        frames = np.arange(len(drift.proposed_nm))
+        section.drift_note.say(describe_drift(drift))
+        self._panel.reveal(section.drift_plot)
+        section.drift_plot.show_curves([Curve(axis, frames, drift.proposed_nm[:, k]) for k, axis in enumerate("xy")])
 
     def _on_linked(self, answer: tuple[int, Localizations]) -> None:
         before, linked = answer
@@ -145,7 +171,9 @@ class Analysis(QObject):
         self._panel.analysis.link_note.say(f"{before} localizations were joined into {len(linked)} molecules.")
 
     def _on_compared(self, comparison: Comparison) -> None:
-        self._panel.analysis.compare_note.say(describe_comparison(comparison.evaluation))
+        note = self._panel.analysis.compare_note
+        note.say(describe_comparison(comparison.evaluation))
+        self._panel.reveal(note)
         molecules = self._panel.results.current
         for kind, color in _COLORS.items():
             old = self._compared.pop(kind, None)
@@ -176,6 +204,15 @@ def describe_quality(found: Quality) -> str:
     lines.append(f"{found.per_frame:.3g} molecules per frame.")
     lines += [f"{name}: {in_panel_words(reason)}" for name, reason in found.reasons.items()]
     return "\n".join([*lines, *found.notes])
+
+
+def describe_drift(drift: Drift) -> str:
+    """What was found and done, in a sentence."""
+    if not drift.accepted:
+        return f"The positions were left as they are: {drift.reason}."
+    x_nm, y_nm = drift.range_nm
+    error = f", remaining error {drift.error_nm:.1f} nm" if np.isfinite(drift.error_nm) else ""
+    return f"Removed a drift of {x_nm:.0f} nm along x and {y_nm:.0f} nm along y{error}."
 
 
 def describe_comparison(evaluation: Evaluation) -> str:

@@ -67,10 +67,16 @@ def _is_table(path: Path) -> bool:
 
 
 def _layer(path: Path) -> LayerData:
+    from napari import current_viewer
+
     from napari_plugin.molecule_layers import points_arguments
+    from napari_plugin.movie_layers import place_for
 
     table = _read(path)
-    arguments = points_arguments(table, name=path.stem)
+    viewer = current_viewer()
+    # On its movie, in the movie's scale and units, where the viewer shows it.
+    place = None if viewer is None else place_for(table.info, list(viewer.layers))
+    arguments = points_arguments(table, place=place, name=path.stem)
     return arguments.pop("data"), arguments, "points"
 
 

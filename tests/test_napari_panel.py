@@ -148,6 +148,8 @@ def test_from_the_sample_to_molecules_image_and_a_saved_table(panel, viewer, qtb
     assert step["step"] == "filter"
     assert step["condition"] == "probability >= 0.9 and photons >= 1400"
     (reopened,) = viewer.open(str(tmp_path / "out.hdf5"), plugin="smlm-pb")
+    np.testing.assert_allclose(reopened.scale, movie.scale)
+    assert tuple(reopened.units) == tuple(movie.units)
     panel.molecules.choose(reopened)
     assert panel.results.current.n_shown == mask.sum()
 
@@ -256,6 +258,60 @@ def test_quality_links_and_comparison_with_the_truth(panel, viewer, qtbot):
     assert "n_localizations" in linked.layer.features
 
 
+def test_a_single_frame_is_localized_too(make_napari_viewer, qtbot, model):
+    from napari_plugin.samples import filaments
+
+    frames, attributes, _ = filaments()[0]
+    viewer = make_napari_viewer()
+    viewer.add_image(frames[7], name="one frame", scale=attributes["scale"][1:], units=attributes["units"][1:])
+    _, panel = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
+    panel.model.add_folder(model)
+    panel.camera.set_values(CAMERA)
+    panel.search.psf_sigma_px.set_value(1.1)
+    molecules = run_to_the_end(panel, qtbot)
+    assert molecules.n_shown > 10
+    assert molecules.layer.ndim == 2
+    shown = molecules.layer.data[molecules.mask]
+    panel.results.inspect_at(molecules.layer.data_to_world(shown[0]))
+    assert panel.inspect.values.rowCount() > 5
+
+
+def test_drift_is_removed_in_a_new_layer(make_napari_viewer, qtbot):
+    from napari_plugin.molecule_layers import points_arguments
+    from smlm_pb.localizations import MovieInfo
+
+    rng = np.random.default_rng(0)
+    n, n_frames = 6000, 300
+    frame = np.sort(rng.integers(0, n_frames, n))
+    site_y, site_x = rng.uniform(3, 60, (2, 150))[:, rng.integers(0, 150, n)]
+    drift_px = 3.0 * frame / n_frames
+    columns = {
+        "frame": frame,
+        "x": site_x + drift_px + rng.normal(0, 0.1, n),
+        "y": site_y + rng.normal(0, 0.1, n),
+        "sigma_x": np.full(n, 0.1),
+        "sigma_y": np.full(n, 0.1),
+    }
+    table = Localizations(columns, MovieInfo(n_frames, 64, 64, 100.0))
+    viewer = make_napari_viewer()
+    _, panel = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
+    layer = viewer.add_points(**points_arguments(table))
+    assert panel.molecules.layer is layer
+    panel.analysis.drift_button.click()
+    qtbot.waitUntil(lambda: "Removed a drift" in panel.analysis.drift_note.text(), timeout=LIMIT_MS)
+    corrected = panel.results.current
+    assert corrected.layer is not layer
+    left = np.polyfit(frame, corrected.table.x - site_x, 1)[0] * n_frames
+    assert abs(left) < 0.2  # of three pixels
+    panel.analysis.drift_plot.grab()
+
+    panel.molecules.choose(layer)
+    panel.filter.range_changed.emit("frame", None, 3.0)
+    panel.analysis.drift_button.click()
+    qtbot.waitUntil(lambda: "Computing" not in panel.analysis.drift_note.text(), timeout=LIMIT_MS)
+    assert "Removed" not in panel.analysis.drift_note.text()  # a handful of molecules in four frames
+
+
 # -- before the run ----------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +415,50 @@ def test_layers_come_and_go_and_wrong_ones_are_explained(make_napari_viewer, qtb
     assert not panel.run_bar.run_button.isEnabled()
 
 
+def test_ranges_are_filled_and_a_trained_model_is_chosen(panel, qtbot, monkeypatch, tmp_path):
+    from napari_plugin import panel_training
+    from napari_plugin.training_run import TrainingState
+
+    section, history = panel.training, [{"step": 100, "loss": {"total": 9.0}, "validation": {"jaccard": 0.6}}]
+    qtbot.waitUntil(lambda: panel.inputs.conditions is not None, timeout=LIMIT_MS)
+    section.fill_button.click()
+    low, high = section.psf_sigma_px.value()
+    assert low < panel.inputs.conditions.psf_sigma_px < high
+    assert panel.trainings.experiment().scene_settings().psf_sigma_px == (low, high)
+    section.look_button.click()
+    qtbot.waitUntil(lambda: "molecules" in section.look_note.text(), timeout=LIMIT_MS)
+    section.grab()
+
+    section.photons.set_value(5000, 100)
+    section.train_button.click()
+    assert "photons" in section.note.text()  # from bright to dim is no range
+    section.photons.set_value(100, 5000)
+    states = [
+        TrainingState(100, 6000, 60.0, history, running=True),
+        TrainingState(6000, 6000, 0.0, history * 2, model=make_model(tmp_path / "mine", name="mine")),
+    ]
+
+    class Run:
+        def __init__(self, experiment, folder):
+            assert experiment.steps == section.steps.value()
+
+        def start(self):
+            pass
+
+        def state(self):
+            return states.pop(0)
+
+    monkeypatch.setattr(panel_training, "TrainingRun", Run)
+    section.train_button.click()
+    panel.trainings.poll()
+    assert "0.60" in section.note.text()
+    assert section.stop_button.isVisibleTo(section)
+    section.grab()
+    panel.trainings.poll()
+    assert panel.model.model == str(tmp_path / "mine")
+    assert section.train_button.isVisibleTo(section)
+
+
 # -- what can go wrong -------------------------------------------------------------------------------------------------
 
 
@@ -371,10 +471,11 @@ def test_cancel_keeps_what_is_there_and_says_so(panel, viewer, qtbot, notes, one
     assert set(growing.data[:, 0]) == {1.0}
     assert panel.run_bar.cancel_button.isVisibleTo(panel)
     qtbot.waitUntil(lambda: "frames/s" in panel.run_bar.timing.text(), timeout=LIMIT_MS)
-    began = time.monotonic()
+    done = panel.runs._job.progress().done
     panel.run_bar.cancel_button.click()
+    assert panel.run_bar.cancel_button.text() == "Cancelling …"
     qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
-    assert time.monotonic() - began < 2
+    assert panel.results.current.table.frame.max() < done + 10  # blocks on their way are finished, no more
     assert "Cancelled" in panel.run_bar.status.text()
     molecules = panel.results.current
     assert growing not in viewer.layers
@@ -446,14 +547,16 @@ def test_the_window_stays_alive_during_a_run(panel, viewer, qtbot):
     beats = []
     timer = QTimer()
     timer.setInterval(10)
-    timer.timeout.connect(lambda: beats.append(time.monotonic()))
+    # Wall-clock time, and the time that this thread itself computed: other processes do not count against it.
+    timer.timeout.connect(lambda: beats.append((time.monotonic(), time.thread_time())))
     timer.start()
     run_to_the_end(panel, qtbot, last_frame=60)
     timer.stop()
-    gaps = np.diff(beats)
-    assert len(gaps) > 20
-    assert np.quantile(gaps, 0.95) < 0.1
-    assert gaps.max() < 1.5  # napari's adding of a layer takes 0.1 s on a quiet machine; tests run on busy ones
+    wall, own = np.diff(beats, axis=0).T
+    assert len(wall) > 20
+    assert np.quantile(wall, 0.9) < 0.1
+    assert np.quantile(own, 0.95) < 0.05
+    assert own.max() < 1.0  # napari takes 0.1 to 0.2 s to add a layer, on a quiet machine
 
 
 # -- looks -------------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """The napari door without a window: manifest, readers, writers, layers, filters, the job behind Run."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,15 @@ pytest.importorskip("napari", reason="napari is not installed: pip install 'smlm
 
 from napari.layers import Image, Points, Shapes
 
-from napari_plugin import filters, image_layers, inspection, localize_job, molecule_layers, movie_layers
+from napari_plugin import (
+    filters,
+    image_layers,
+    inspection,
+    localize_job,
+    molecule_layers,
+    movie_layers,
+    training_run,
+)
 from napari_plugin.reader import get_reader
 from napari_plugin.words import in_panel_words
 from napari_plugin.writer import write_points
@@ -285,6 +294,21 @@ def test_region_is_the_rectangle_in_pixels_of_the_movie():
     assert movie_layers.region_of_shapes(Shapes(ndim=2), movie) is None
 
 
+def test_a_table_is_placed_on_the_movie_it_fits():
+    um = {"scale": (1, 0.1, 0.1), "units": ("pixel", "um", "um")}
+    movie = Image(np.zeros((20, 32, 48), np.uint16), **um)
+    larger = Image(np.zeros((30, 64, 64), np.uint16))
+    too_short = Image(np.zeros((5, 64, 64), np.uint16))
+    colour = Image(np.zeros((20, 32, 48, 3), np.uint8), rgb=True)
+    place = movie_layers.Place.of_layer(movie)
+    assert movie_layers.place_for(INFO, [colour, too_short, larger, movie]) == place
+    assert movie_layers.place_for(INFO, [larger, too_short]) == movie_layers.Place.of_layer(larger)
+    assert movie_layers.place_for(INFO, [movie, movie]) == place
+    assert movie_layers.place_for(INFO, [too_short, colour]) is None
+    other = Image(np.zeros((20, 32, 48), np.uint16), translate=(0, 5, 5))
+    assert movie_layers.place_for(INFO, [movie, other]) is None
+
+
 def test_image_lies_on_the_movie_to_a_fraction_of_a_pixel():
     # One molecule in the middle of pixel (10, 20): its brightest image pixel must lie there in the world.
     table = Localizations({"frame": [0], "x": [20.0], "y": [10.0], "sigma_x": [0.1], "sigma_y": [0.1]}, INFO)
@@ -481,6 +505,66 @@ def test_messages_speak_of_rows_not_of_options():
     assert in_panel_words("give --psf-sigma-px, e.g. 1.2") == "give PSF width, e.g. 1.2"
     assert in_panel_words("check offset_adu, e_per_adu and em_gain") == "check Offset, e⁻ per ADU and EM gain"
     assert in_panel_words("all frames") == "all frames"
+
+
+# -- training ----------------------------------------------------------------------------------------------------------
+
+
+def tiny_experiment(**changes):
+    from smlm_pb.training import Experiment
+
+    return Experiment.from_dict(
+        {
+            "name": "tiny",
+            "steps": 6,
+            "batch_size": 1,
+            "crop_px": 16,
+            "workers": 0,
+            "network": {"channels": 4, "blocks": 1},
+            "validation": {"every_steps": 3, "scenes": 2},
+            **changes,
+        }
+    )
+
+
+def wait_for_training(run, limit_s=120.0):
+    end = time.monotonic() + limit_s
+    while run.state().running:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return run.state()
+
+
+def test_training_runs_in_a_process_of_its_own(tmp_path):
+    run = training_run.TrainingRun(tiny_experiment(), tmp_path / "tiny")
+    assert not run.state().running
+    run.start()
+    assert run.state().running
+    state = wait_for_training(run)
+    assert state.failure == ""
+    assert (state.done, state.total) == (6, 6)
+    assert [entry["step"] for entry in state.history] == [3, 6]
+    assert (state.model / "weights.safetensors").exists()
+    with pytest.raises(OutputError, match="already holds a training"):
+        training_run.TrainingRun(tiny_experiment(), tmp_path / "tiny").start()
+
+
+def test_a_failed_training_says_why_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        training_run.sys, "executable", str(_script(tmp_path / "python", "smlm-pb: error: The graphics card is gone."))
+    )
+    run = training_run.TrainingRun(tiny_experiment(), tmp_path / "tiny")
+    run.start()
+    assert wait_for_training(run).failure == "The graphics card is gone."
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        training_run.TrainingRun(tiny_experiment(), tmp_path / "file" / "tiny").start()
+
+
+def _script(path, says):
+    path.write_text(f"#!/bin/sh\necho '{says}' >&2\nexit 2\n")
+    path.chmod(0o755)
+    return path
 
 
 def test_the_plugin_has_no_science():
