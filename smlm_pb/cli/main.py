@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "localize": "find the molecules in one or many movies",
     "render": "draw the super-resolved image of a table of molecules",
     "evaluate": "compare a table of molecules with the known truth",
+    "errors": "tell what each kind of error costs",
     "drift": "find the drift of the stage and remove it",
     "filter": "keep the molecules that fulfil a condition",
     "link": "join the localizations of each blink into one molecule",

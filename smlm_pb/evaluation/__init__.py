@@ -9,6 +9,7 @@ from smlm_pb.evaluation.calibration import (
     reliability,
 )
 from smlm_pb.evaluation.conventions import ConventionCheck, check_conventions
+from smlm_pb.evaluation.error_budget import ErrorBudget, error_budget
 from smlm_pb.evaluation.matching import Pairs, match
 from smlm_pb.evaluation.scores import ToleranceScores
 from smlm_pb.evaluation.thresholds import ThresholdSweep, best_threshold
@@ -16,6 +17,7 @@ from smlm_pb.evaluation.thresholds import ThresholdSweep, best_threshold
 __all__ = [
     "DEFAULT_TOLERANCES_NM",
     "ConventionCheck",
+    "ErrorBudget",
     "Evaluation",
     "Pairs",
     "PullByDensity",
@@ -24,6 +26,7 @@ __all__ = [
     "ToleranceScores",
     "best_threshold",
     "check_conventions",
+    "error_budget",
     "evaluate",
     "expected_jaccard",
     "match",
