@@ -208,7 +208,7 @@ def test_crowding_shows_up_as_merging_of_close_neighbours():
         for k in range(5):
             x, y = 10 + 18 * k, rng.uniform(10, 40)
             pairs.append([(f, x, y), (f, x + 1.0, y)])
-            lone.append((f, x, rng.uniform(60, 90)))
+            lone += [(f, x, rng.uniform(55, 65)), (f, x, rng.uniform(80, 90))]
     truth = table([row for pair in pairs for row in pair] + lone)
     pred = table([pair[0] for pair in pairs] + lone)
 
@@ -247,6 +247,7 @@ def test_empty_tables_give_a_budget():
 
     assert nothing_found.counts["missed"] == 1
     assert nothing_there.counts["false"] == 1
+    assert nothing_there.delta_jaccard["false"] == 1  # nothing there, nothing claimed: perfect
     assert math.isnan(error_budget(empty, empty).jaccard)
     for budget in (nothing_found, nothing_there):
         json.dumps(budget.as_dict(), allow_nan=False)

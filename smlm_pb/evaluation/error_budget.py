@@ -253,6 +253,7 @@ def mended_jaccard(error: str, n: int, true_positives: int, false_positives: int
     """Jaccard index when ``n`` errors of one kind are mended, in closed form.
 
     A mislocalized pair becomes a right one; a missed or merged molecule is found; a surplus prediction disappears.
+    Where nothing is there and mending leaves nothing that is claimed, the answer is perfect: 1.
     """
     tp, fp, fn = true_positives, false_positives, false_negatives
     if error == "mislocalized":
@@ -261,7 +262,7 @@ def mended_jaccard(error: str, n: int, true_positives: int, false_positives: int
         tp, fn = tp + n, fn - n
     else:
         fp -= n
-    return tp / (tp + fp + fn) if tp + fp + fn else NAN
+    return tp / (tp + fp + fn) if tp + fp + fn else 1.0
 
 
 def _errors_nm(pred: Localizations, truth: Localizations, kinds: ErrorKinds, pixel: float) -> FloatArray:
