@@ -45,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 _NO_MOVIE = "Open a movie: drop a TIFF onto napari, or take File ▸ Open Sample ▸ smlm-pb."
 _WIDTH_PX = 390
+#: By then a text that has changed has its new height.
+_LAID_OUT_AFTER_MS = 100
 
 
 class LocalizePanel(QWidget):
@@ -111,7 +113,7 @@ class LocalizePanel(QWidget):
         """Scroll its tab so that a widget that has just grown can be seen."""
         for area in self._pages.values():
             if area.isAncestorOf(widget):
-                QTimer.singleShot(0, partial(_scroll_to, area, widget))
+                QTimer.singleShot(_LAID_OUT_AFTER_MS, partial(_scroll_to, area, widget))
 
     def reset_save_button(self) -> None:
         """Make saving possible again."""

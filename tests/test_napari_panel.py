@@ -37,19 +37,41 @@ def viewer(make_napari_viewer):
     return make_napari_viewer()
 
 
-@pytest.fixture
-def panel(viewer, qtbot, model, notes):
-    """The panel in a viewer with the sample movie, the hand-made model chosen."""
+def open_panel(viewer, model):
     from napari_plugin.settings import remember
 
     remember("localization", "live_preview", False)
-    viewer.open_sample("smlm-pb", "filaments")
-    _, widget = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
-    widget.model.add_folder(model)
+    _, panel = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
+    panel.model.add_folder(model)
+    return panel
+
+
+def end(panel, qtbot):
+    if panel.is_running:
+        panel.runs.cancel()
+        qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+
+
+@pytest.fixture
+def sample_panel(viewer, qtbot, model, notes):
+    """The panel in a viewer with the sample movie and its truth, the hand-made model chosen."""
+    viewer.open_sample("smlm-pb", "filaments_truth")
+    widget = open_panel(viewer, model)
+    widget.movie.choose(viewer.layers["filaments"])
     yield widget
-    if widget.is_running:
-        widget.runs.cancel()
-        qtbot.waitUntil(lambda: not widget.is_running, timeout=LIMIT_MS)
+    end(widget, qtbot)
+
+
+@pytest.fixture
+def panel(viewer, qtbot, model, notes):
+    """The panel in a viewer with a small piece of the sample movie: 40 frames of 64×64 px."""
+    from napari_plugin.samples import filaments
+
+    frames, attributes, _ = filaments()[0]
+    viewer.add_image(frames[:40, :64, :64], **attributes)
+    widget = open_panel(viewer, model)
+    yield widget
+    end(widget, qtbot)
 
 
 @pytest.fixture
@@ -96,7 +118,8 @@ def errors(notes):
 # -- the way through ---------------------------------------------------------------------------------------------------
 
 
-def test_from_the_sample_to_molecules_image_and_a_saved_table(panel, viewer, qtbot, notes, tmp_path):
+def test_from_the_sample_to_molecules_image_and_a_saved_table(sample_panel, viewer, qtbot, notes, tmp_path):
+    panel = sample_panel
     molecules = run_to_the_end(panel, qtbot, last_frame=29)
     movie, layer = viewer.layers["filaments"], molecules.layer
 
@@ -172,11 +195,11 @@ def test_image_is_drawn_anew_by_settings_and_by_zoom(panel, viewer, qtbot):
 
     panel.image.pixel_size_nm.setValue(40)
     wait_for(lambda rendering: rendering.pixel_size_nm == 40)
-    assert image.layer.data.shape == (240, 240)
+    assert image.layer.data.shape == (160, 160)
     panel.image.method.setCurrentIndex(panel.image.method.findData("histogram"))
     wait_for(lambda rendering: rendering.method == "histogram")
     assert image.layer.data.sum() == molecules.n_shown
-    assert "240 × 240" in panel.image.note.text()
+    assert "160 × 160" in panel.image.note.text()
 
     panel.image.colour_by.setCurrentIndex(panel.image.colour_by.findData("frame"))
     wait_for(lambda rendering: rendering.colour is not None)
@@ -187,12 +210,12 @@ def test_image_is_drawn_anew_by_settings_and_by_zoom(panel, viewer, qtbot):
 
     panel.image.follow_view.setChecked(True)
     viewer.scene.camera.zoom *= 20
-    viewer.scene.camera.center = (0.0, 4.8, 4.8)
-    wait_for(lambda rendering: rendering.grid.height < 9600 / rendering.pixel_size_nm / 2)
+    viewer.scene.camera.center = (0.0, 3.2, 3.2)
+    wait_for(lambda rendering: rendering.grid.height < 6400 / rendering.pixel_size_nm / 2)
     low, high = image.layer.extent.world
-    assert np.all(low < 4.8)
-    assert np.all(high > 4.8)
-    assert np.all(high - low < 5)
+    assert np.all(low < 3.2)
+    assert np.all(high > 3.2)
+    assert np.all(high - low < 3.5)
 
 
 def test_views_points_in_colour_and_a_click_on_a_molecule(panel, viewer, qtbot):
@@ -227,9 +250,8 @@ def test_points_deleted_by_hand_are_gone_from_the_table(panel, qtbot):
     assert len(panel.results.current.table) == n - 3
 
 
-def test_quality_links_and_comparison_with_the_truth(panel, viewer, qtbot):
-    from napari_plugin.samples import filaments_with_truth
-
+def test_quality_links_and_comparison_with_the_truth(sample_panel, viewer, qtbot):
+    panel = sample_panel
     panel.analysis.compare_button.click()
     found = run_to_the_end(panel, qtbot, last_frame=29)
     section = panel.analysis
@@ -238,9 +260,8 @@ def test_quality_links_and_comparison_with_the_truth(panel, viewer, qtbot):
 
     section.compare_button.click()
     assert "Choose the layer" in section.compare_note.text()
-    data, arguments, _ = filaments_with_truth()[1]
-    truth = viewer.add_points(data[data[:, 0] < 30], **{**arguments, "features": None})
-    panel.molecules.choose(found.layer)
+    truth = viewer.layers["true molecules"]
+    truth.data = truth.data[truth.data[:, 0] < 30]
     section.truth.choose(truth)
     section.compare_button.click()
     qtbot.waitUntil(lambda: "Jaccard" in section.compare_note.text(), timeout=LIMIT_MS)
@@ -365,7 +386,7 @@ def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):
 
 def test_impossible_entries_end_in_one_sentence(panel, notes):
     for fill, says in (
-        (lambda: panel.search.first_frame.set_value(500), "frames 0 to 199"),
+        (lambda: panel.search.first_frame.set_value(500), "frames 0 to 39"),
         (lambda: panel.camera.e_per_adu.setText("-3"), "e⁻/ADU: '-3'"),
         (lambda: panel.search.draw_button.click(), "no rectangle"),
     ):
@@ -380,17 +401,17 @@ def test_impossible_entries_end_in_one_sentence(panel, notes):
 
 def test_only_the_region_is_localized(panel, viewer, qtbot):
     shapes = viewer.add_shapes(
-        [np.array([[2.0, 3.0], [2.0, 6.0], [7.0, 6.0], [7.0, 3.0]])], shape_type="rectangle", units=("um", "um")
+        [np.array([[1.0, 2.0], [1.0, 5.0], [6.0, 5.0], [6.0, 2.0]])], shape_type="rectangle", units=("um", "um")
     )
     panel.search.region.choose(shapes)
     molecules = run_to_the_end(panel, qtbot, last_frame=9)
     table = molecules.shown_table()
     assert len(table)
-    assert table.x.min() >= 29
-    assert table.x.max() <= 60.5
-    assert table.y.min() >= 19
-    assert table.y.max() <= 70.5
-    assert table.info.width == 96
+    assert table.x.min() >= 19
+    assert table.x.max() <= 50.5
+    assert table.y.min() >= 9
+    assert table.y.max() <= 60.5
+    assert table.info.width == 64
 
 
 def test_layers_come_and_go_and_wrong_ones_are_explained(make_napari_viewer, qtbot, model):
@@ -480,7 +501,7 @@ def test_cancel_keeps_what_is_there_and_says_so(panel, viewer, qtbot, notes, one
     molecules = panel.results.current
     assert growing not in viewer.layers
     assert molecules.layer.name == "molecules of filaments"
-    assert 2 < molecules.table.frame.max() < 150
+    assert 2 < molecules.table.frame.max() < 39
     assert not panel.run_bar.cancel_button.isVisibleTo(panel)
     assert errors(notes) == []
 
@@ -550,7 +571,7 @@ def test_the_window_stays_alive_during_a_run(panel, viewer, qtbot):
     # Wall-clock time, and the time that this thread itself computed: other processes do not count against it.
     timer.timeout.connect(lambda: beats.append((time.monotonic(), time.thread_time())))
     timer.start()
-    run_to_the_end(panel, qtbot, last_frame=60)
+    run_to_the_end(panel, qtbot)
     timer.stop()
     wall, own = np.diff(beats, axis=0).T
     assert len(wall) > 20
