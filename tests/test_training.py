@@ -37,7 +37,7 @@ TINY = {
     "checkpoint_every_steps": 100,
     "network": {"channels": 8, "blocks": 1, "start_logit": -1.0},
     "scenes": {"empty_fraction": 0.1, "sparse_fraction": 0.2},
-    "validation": {"every_steps": 3, "scenes": 4},
+    "validation": {"every_steps": 3, "scenes": 4, "calibration_scenes": 0},
 }
 
 

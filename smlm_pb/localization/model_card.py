@@ -32,6 +32,8 @@ class ModelCard:
         Measured results.
     weights_sha256 : str
         Hash of the weights file.
+    sigma_calibration : dict
+        Curve from stated to calibrated precision, see :class:`smlm_pb.localization.sigma_calibration.SigmaCalibration`.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
+    sigma_calibration: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The card as it stands in its file."""

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, select_candidates
 from smlm_pb.localization.prefetch import Prefetch
+from smlm_pb.localization.sigma_calibration import SigmaCalibration
 from smlm_pb.movies import Movie, check_block, iterate_blocks
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ def _predict(
 
     from smlm_pb.networks import predict_tiled
 
+    calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
     for first, electrons in blocks:
         parts: list[Candidates] = []
         for start in range(0, len(electrons), plan.batch_frames):
@@ -169,7 +171,11 @@ def _predict(
                 field = predict_tiled(model.network, batch, sigma, tile_px=plan.tile_px)
                 parts.append(
                     select_candidates(
-                        field, first_frame=first + start, floor=floor, excess_noise_factor=excess_noise_factor
+                        field,
+                        first_frame=first + start,
+                        floor=floor,
+                        excess_noise_factor=excess_noise_factor,
+                        calibration=calibration,
                     )
                 )
         yield Block(first, first + len(electrons), join_candidates(parts))

@@ -13,6 +13,7 @@ from torch import nn
 from smlm_pb._version import __version__
 from smlm_pb.errors import OutputError
 from smlm_pb.localization.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard
+from smlm_pb.localization.sigma_calibration import SigmaCalibration
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.progress import without_nan
 from smlm_pb.training.validation import ValidationResult
@@ -27,6 +28,7 @@ def export_model(
     seconds: float,
     validation: ValidationResult | None,
     command: str,
+    calibration: SigmaCalibration | None = None,
 ) -> Path:
     """Write a model that ``--model FOLDER`` can use.
 
@@ -59,6 +61,7 @@ def export_model(
         },
         accuracy={"validation": without_nan(validation.as_dict())} if validation else {},
         weights_sha256=hashlib.sha256(content).hexdigest(),
+        sigma_calibration=calibration.as_dict() if calibration else {},
     )
     described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     files = {

@@ -19,6 +19,7 @@ from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.model import load_model
 from smlm_pb.networks import OffsetRegressionNetwork, build_network
 from smlm_pb.training.batches import Batch, SceneBatches, batch_stream
+from smlm_pb.training.calibration import calibrate_sigma
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.export import export_model
@@ -230,6 +231,7 @@ def train(
         seconds=trainer.seconds,
         validation=validation,
         command=command,
+        calibration=calibrate_sigma(network, experiment, trainer.device),
     )
     return TrainingResult(model_folder, trainer.step, validation)
 

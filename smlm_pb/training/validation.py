@@ -78,19 +78,8 @@ def validate(
     -------
     ValidationResult
     """
-    height, width = scenes[0].electrons.shape
-    info = MovieInfo(len(scenes), height, width, pixel_size_nm=_NM_PER_PX, name="validation")
-    found = _detect(network, scenes, info, device, batch_size)
-    frame = np.repeat(np.arange(len(scenes)), [len(s.x) for s in scenes])
-    truth = Localizations(
-        {
-            "frame": frame,
-            "x": np.concatenate([s.x for s in scenes]),
-            "y": np.concatenate([s.y for s in scenes]),
-            "photons": np.concatenate([s.photons for s in scenes]),
-        },
-        info,
-    )
+    truth = truth_of(scenes)
+    found = detect(network, scenes, truth.info, device, batch_size)
     empty = np.isin(found["frame"], [k for k, s in enumerate(scenes) if len(s.x) == 0])
     n_empty = sum(len(s.x) == 0 for s in scenes)
     best: ValidationResult | None = None
@@ -122,14 +111,29 @@ def validate(
     return ValidationResult(**{**best.as_dict(), "jaccard_at_half": at_half})
 
 
+def truth_of(scenes: Sequence[Scene]) -> Localizations:
+    """The true molecules of scenes, one scene per frame."""
+    height, width = scenes[0].electrons.shape
+    return Localizations(
+        {
+            "frame": np.repeat(np.arange(len(scenes)), [len(s.x) for s in scenes]),
+            "x": np.concatenate([s.x for s in scenes]),
+            "y": np.concatenate([s.y for s in scenes]),
+            "photons": np.concatenate([s.photons for s in scenes]),
+        },
+        MovieInfo(len(scenes), height, width, pixel_size_nm=_NM_PER_PX, name="validation"),
+    )
+
+
 @torch.inference_mode()
-def _detect(
+def detect(
     network: OffsetRegressionNetwork,
     scenes: Sequence[Scene],
     info: MovieInfo,
     device: torch.device,
-    batch_size: int,
+    batch_size: int = 16,
 ) -> Localizations:
+    """Candidates of scenes as the network states them, one scene per frame."""
     columns: dict[str, list[np.ndarray]] = {k: [] for k in ("frame", "x", "y", "sigma_x", "sigma_y", "probability")}
     for start in range(0, len(scenes), batch_size):
         batch = collate(scenes[start : start + batch_size]).to(device)
