@@ -33,18 +33,26 @@ def exact_spots(shape, x, y, sigma, weights=None):
     return image
 
 
+@pytest.fixture(params=["few", "many"])
+def way(request, monkeypatch):
+    """Spots drawn one by one, or by width classes however few they are."""
+    if request.param == "many":
+        monkeypatch.setattr("smlm_pb.analysis.splatting._FEW", 0.0)
+    return request.param
+
+
 @pytest.mark.parametrize("sigma", [0.0, 0.1, 0.3, 0.49, 0.5, 0.7, 1.0, 1.39, 1.4, 2.0, 3.7, 9.0])
-def test_single_spots_equal_the_exact_ones(sigma):
+def test_single_spots_equal_the_exact_ones(sigma, way):
     rng = np.random.default_rng(0)
     for x, y in rng.uniform(45, 55, (15, 2)):
         image = np.zeros((100, 104), np.float32)
         add_spots(image, np.array([x]), np.array([y]), np.array([sigma]))
         exact = exact_spots(image.shape, [x], [y], [sigma])
-        assert np.abs(image - exact).max() < 0.03 * exact.max()
+        assert np.abs(image - exact).max() < (0.03 if way == "many" else 1e-3) * exact.max()
         assert image.sum() == pytest.approx(1, abs=3e-4)
 
 
-def test_mixed_widths_equal_the_exact_sum():
+def test_mixed_widths_equal_the_exact_sum(way):
     rng = np.random.default_rng(1)
     n = 400
     x, y = rng.uniform(-15, 145, (2, n))
@@ -59,7 +67,7 @@ def test_mixed_widths_equal_the_exact_sum():
     assert image.sum() == pytest.approx(exact.sum(), rel=1e-4)
 
 
-def test_mean_and_variance_of_a_spot_are_exact_between_the_pixels_and_between_the_width_classes():
+def test_mean_and_variance_of_a_spot_are_exact_between_the_pixels_and_between_the_width_classes(way):
     rng = np.random.default_rng(2)
     for _ in range(20):
         x, y, sigma = rng.uniform(40, 41), rng.uniform(40, 41), rng.uniform(0.6, 5)
@@ -74,7 +82,7 @@ def test_mean_and_variance_of_a_spot_are_exact_between_the_pixels_and_between_th
         assert variance == pytest.approx(sigma**2 + 1 / 12, rel=0.015)
 
 
-def test_tiles_leave_no_seam(monkeypatch):
+def test_tiles_leave_no_seam(monkeypatch, way):
     rng = np.random.default_rng(3)
     x, y = rng.uniform(-5, 105, (2, 500))
     sigma = rng.uniform(0.2, 4, 500)
@@ -85,10 +93,11 @@ def test_tiles_leave_no_seam(monkeypatch):
     monkeypatch.setattr("smlm_pb.analysis.splatting._CHUNK", 17)
     add_spots(tiled, x, y, sigma)
 
-    assert np.abs(tiled - whole).max() < 1e-4 * whole.max()
+    # Few spots per tile are drawn exactly, many by classes; both within what is promised.
+    assert np.abs(tiled - whole).max() < (1e-4 if way == "many" else 0.01) * whole.max()
 
 
-def test_weights_scale_every_channel():
+def test_weights_scale_every_channel(way):
     rng = np.random.default_rng(4)
     x, y = rng.uniform(5, 35, (2, 60))
     sigma, weights = rng.uniform(0.1, 3, 60), rng.random((60, 3))
