@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
     pipeline = Pipeline.from_yaml(args.pipeline, movie=args.movie)
     note(args, f"{args.pipeline.name}: {', '.join(pipeline.steps)}")
     with ExitStack() as stack:
-        doing, bars = [""], []
+        doing = [""]
+        bars: list[Any] = []
 
         def on_begin(name: str) -> None:
             doing[0] = name

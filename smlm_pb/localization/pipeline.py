@@ -31,7 +31,8 @@ _DEPTH = 2
 # half as long again, because the features no longer fit in the cache. Of a frame of 512×512 px, tiles of 256 px are the
 # fastest: the margins of smaller ones cost more than the cache gains.
 _CPU_BATCH_PX = 1 << 14
-_CPU_BLOCK_PX = 1 << 16
+# Small, because a run can only be stopped between two blocks.
+_CPU_BLOCK_PX = 1 << 15
 _CPU_TILE_PX = 256
 _GPU_BATCH_PX = 1 << 20
 _GPU_BLOCK_PX = 1 << 22
