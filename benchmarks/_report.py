@@ -176,7 +176,6 @@ def publish(
     """
     from smlm_pb._version import __version__
 
-    name = _full_name(name, args)
     record: dict[str, Any] = {
         "benchmark": name,
         "command": args.command,
@@ -195,7 +194,7 @@ def publish(
             "steps": model.card.training.get("steps"),
         }
     args.out.mkdir(parents=True, exist_ok=True)
-    target: Path = args.out / f"{name}.json"
+    target: Path = args.out / f"{_full_name(name, args)}.json"
     write_text(target, to_json(record) + "\n")
     if figure is not None:
         picture = target.with_suffix(".png")
