@@ -163,15 +163,24 @@ def test_blocks_are_consecutive_and_equally_long():
 
 def test_even_positions_are_not_suspicious_and_gathered_ones_are():
     rng = np.random.default_rng(9)
-    even = sub_pixel_histogram(rng.uniform(0, 50, 20_000))
-    at_centres = sub_pixel_histogram(rng.integers(0, 50, 20_000) + rng.normal(0, 0.25, 20_000))
-    at_edges = sub_pixel_histogram(rng.integers(0, 50, 20_000) + 0.5 + rng.normal(0, 0.25, 20_000))
+    across = rng.uniform(0, 50, 20_000)
+    even = sub_pixel_histogram(rng.uniform(0, 50, 20_000), across_px=across)
+    at_centres = sub_pixel_histogram(rng.integers(0, 50, 20_000) + rng.normal(0, 0.25, 20_000), across_px=across)
+    at_edges = sub_pixel_histogram(rng.integers(0, 50, 20_000) + 0.5 + rng.normal(0, 0.25, 20_000), across_px=across)
 
     assert not even.is_suspicious
     assert even.fraction == pytest.approx(np.full(20, 0.05), abs=0.01)
     assert at_centres.is_suspicious
     assert at_centres.attraction == pytest.approx(np.exp(-2 * (np.pi * 0.25) ** 2), abs=0.02)
     assert at_edges.attraction == pytest.approx(-at_centres.attraction, abs=0.03)
+
+
+def test_many_localizations_of_few_places_are_no_sign_of_attraction():
+    rng = np.random.default_rng(11)
+    for n_places in (5, 60):
+        sites = rng.uniform(0, 30, (n_places, 2))[rng.integers(0, n_places, 20_000)]
+        x, y = (sites + rng.normal(0, 0.02, sites.shape)).T
+        assert not sub_pixel_histogram(x, across_px=y).is_suspicious
 
 
 @pytest.fixture(scope="module")

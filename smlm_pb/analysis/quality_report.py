@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 FloatArray = npt.NDArray[np.float64]
 
+# Blocks of the field whose positions may all lie at one phase of the pixel; with fewer than this nothing can be said.
+_BLOCK_PX = 2.0
+_FEWEST_PLACES = 20
 _SPREAD_COLUMNS = ("photons", "background", "sigma_nm", "probability", "chi2")
 
 
@@ -40,7 +43,8 @@ class SubPixel:
         Strength of the modulation with the period of a pixel: 0 for even, up to 1; positive when positions gather at
         the centres, negative when they gather at the edges.
     expected_by_chance : float
-        What the strength would be for as many unrelated molecules.
+        Standard error of the strength. Places of the sample count, not localizations: those of one place lie at the
+        same phase, however many they are. Infinite where there are too few places to say.
     """
 
     edges_px: FloatArray
@@ -127,7 +131,12 @@ class Quality:
             lines.append(f"{name}: median {median:.4g}, 5–95 % {low:.4g} – {high:.4g}")
         for axis, found in self.sub_pixel.items():
             lines.append(
-                f"sub-pixel {axis}: attraction {found.attraction:+.3f} (by chance ± {found.expected_by_chance:.3f})"
+                f"sub-pixel {axis}: attraction {found.attraction:+.3f}"
+                + (
+                    f" ± {found.expected_by_chance:.3f}"
+                    if math.isfinite(found.expected_by_chance)
+                    else ", too few places of the sample to judge"
+                )
             )
         return "\n".join([*lines, *(f"Note: {note}" for note in self.notes)])
 
@@ -185,7 +194,7 @@ def quality(
         except SmlmPbError as error:
             reasons[name] = str(error)
     n_frames = max(locs.info.n_frames, int(locs["frame"].max()) + 1)
-    sub_pixel = {axis: sub_pixel_histogram(locs[axis]) for axis in "xy"}
+    sub_pixel = {a: sub_pixel_histogram(locs[a], across_px=locs[b]) for a, b in ("xy", "yx")}
     return Quality(
         n_localizations=len(locs),
         n_frames=n_frames,
@@ -200,7 +209,9 @@ def quality(
     )
 
 
-def sub_pixel_histogram(position_px: npt.NDArray[Any], n_bins: int = 20) -> SubPixel:
+def sub_pixel_histogram(
+    position_px: npt.NDArray[Any], n_bins: int = 20, *, across_px: npt.NDArray[Any] | None = None
+) -> SubPixel:
     """Histogram of positions within their pixel.
 
     Parameters
@@ -209,6 +220,8 @@ def sub_pixel_histogram(position_px: npt.NDArray[Any], n_bins: int = 20) -> SubP
         Positions along one axis, the centre of the first pixel at 0.
     n_bins : int
         Bins per pixel.
+    across_px : array (n,), optional
+        Positions along the other axis, which tell places apart.
 
     Returns
     -------
@@ -221,7 +234,21 @@ def sub_pixel_histogram(position_px: npt.NDArray[Any], n_bins: int = 20) -> SubP
     offset = position - np.floor(position + 0.5)
     counts = np.histogram(offset, edges)[0]
     attraction = float(np.cos(2 * np.pi * offset).mean())
-    return SubPixel(edges, counts / len(position), attraction, float(1 / np.sqrt(2 * len(position))))
+    return SubPixel(edges, counts / len(position), attraction, _error_over_places(position, offset, across_px))
+
+
+def _error_over_places(position: FloatArray, offset: FloatArray, across_px: npt.NDArray[Any] | None) -> float:
+    """Standard error of the mean of cos(2π·offset) when all positions of one block of the field count as one."""
+    across = np.zeros(len(position)) if across_px is None else np.asarray(across_px, np.float64)
+    blocks = np.floor((np.stack([position, across], axis=1) + 0.5) / _BLOCK_PX).astype(np.int64)
+    _, block = np.unique(blocks, axis=0, return_inverse=True)
+    n_in = np.bincount(block.ravel()).astype(np.float64)
+    n_effective = n_in.sum() ** 2 / (n_in**2).sum()
+    if n_effective < _FEWEST_PLACES:
+        return math.inf
+    cosine = np.cos(2 * np.pi * offset)
+    excess = np.bincount(block.ravel(), cosine - cosine.mean())
+    return float(np.sqrt((excess**2).sum() * len(n_in) / (len(n_in) - 1)) / n_in.sum())
 
 
 def _per_block(frame: npt.NDArray[Any], n_frames: int, n_blocks: int) -> FloatArray:
@@ -255,6 +282,7 @@ def _notes(precision: Nena | None, resolution: Frc | None, sub_pixel: dict[str, 
             where = "centres" if found.attraction > 0 else "edges"
             notes.append(
                 f"Positions along {axis} gather at the {where} of the pixels (attraction {found.attraction:+.2f}): "
-                "the localizer is biased, or the point-spread function is narrower or wider than it assumes."
+                "the localizer is biased, its point-spread function is too narrow or too wide, or the sample itself "
+                "repeats with the pixels."
             )
     return tuple(notes)
