@@ -207,9 +207,10 @@ def publish(
 
 
 def _full_name(name: str, args: argparse.Namespace) -> str:
-    """Name of the results: other models and refined tables stand beside those of the default."""
-    model = Path(getattr(args, "model", "default")).name
-    parts = [name, *([model] if model != "default" else [])]
+    """Name of the results: those of other shipped models and of refined tables stand beside those of the default."""
+    model = getattr(args, "model", "default")
+    is_shipped = Path(model).name == model
+    parts = [name, *([model] if is_shipped and model != "default" else [])]
     return "_".join([*parts, *(["refined"] if getattr(args, "refine", "off") != "off" else [])])
 
 
