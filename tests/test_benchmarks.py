@@ -44,7 +44,7 @@ def tiny_model(tmp_path_factory):
         net = build_network(experiment.network)
         return export_model(net, experiment, folder, steps=1, seconds=1.0, validation=None, command="")
 
-    return {"busy": make(-2.5), "silent": make(-12.0)}
+    return {"busy": make(-0.5), "silent": make(-12.0)}
 
 
 @pytest.fixture(scope="session")
