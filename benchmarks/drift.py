@@ -29,6 +29,8 @@ N_FRAMES = 5000
 N_LOCALIZATIONS = 100_000
 SIZES = (10_000, 100_000, 1_000_000)
 GOAL_NM = 2.0
+# None of the tables was seen while the method was made.
+SEED = 20_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,9 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def compare(structure: str, kind: str, range_nm: float, n: int, frames: int, seed: int) -> dict[str, Any]:
     """Residuals of all methods on one table."""
-    path = draw_drift(np.random.default_rng(1000 + seed), cast("DriftKind", kind), frames, range_nm)
+    path = draw_drift(np.random.default_rng(SEED + seed), cast("DriftKind", kind), frames, range_nm)
     locs = simulate_localizations(
-        cast("StructureName", structure), n_localizations=n, n_frames=frames, drift_nm=path, seed=seed
+        cast("StructureName", structure), n_localizations=n, n_frames=frames, drift_nm=path, seed=SEED + seed
     ).locs
     frame = locs["frame"].astype(int)
     began = time.process_time()
@@ -97,7 +99,7 @@ def residual_nm(found: np.ndarray, path: np.ndarray, frame: np.ndarray) -> float
 
 def stay_still(structure: str, n: int, frames: int) -> dict[str, Any]:
     """What is done to a table without drift, with the check."""
-    locs = simulate_localizations(cast("StructureName", structure), n_localizations=n, n_frames=frames, seed=7).locs
+    locs = simulate_localizations(cast("StructureName", structure), n_localizations=n, n_frames=frames, seed=SEED).locs
     drift = estimate_drift(locs)
     return {
         "structure": structure,
@@ -109,8 +111,8 @@ def stay_still(structure: str, n: int, frames: int) -> dict[str, Any]:
 
 def grow(n: int, frames: int) -> dict[str, Any]:
     """Residual, its estimate, and processor time for one size of table, with the check."""
-    path = draw_drift(np.random.default_rng(5), "sine", frames, 200)
-    locs = simulate_localizations("filaments", n_localizations=n, n_frames=frames, drift_nm=path, seed=3).locs
+    path = draw_drift(np.random.default_rng(SEED), "sine", frames, 200)
+    locs = simulate_localizations("filaments", n_localizations=n, n_frames=frames, drift_nm=path, seed=SEED).locs
     began = time.process_time()
     drift = estimate_drift(locs)
     seconds = time.process_time() - began
@@ -161,7 +163,7 @@ def _sizes(sizes: Sequence[dict[str, Any]]) -> Table:
         ]
         for size in sizes
     ]
-    columns = ("localizations", "kernel (nm)", "its own estimate (nm)", "processor time (s)", "accepted")
+    columns = ("localizations", "kernel (nm)", "its own lower limit (nm)", "processor time (s)", "accepted")
     return Table("Kernel with the check, sine of 200 nm on filaments.", columns, rows)
 
 

@@ -8,7 +8,8 @@ import pytest
 from smlm_pb.analysis import apply_drift, correct_drift, estimate_drift
 from smlm_pb.analysis.drift_correlation import _quadratic_peak, _solve_redundant
 from smlm_pb.analysis.drift_figure import drift_figure, save_path
-from smlm_pb.analysis.drift_kernel import Trajectory, _smooth
+from smlm_pb.analysis.drift_kernel import Trajectory
+from smlm_pb.analysis.drift_walk import smooth
 from smlm_pb.cli.main import main
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 from smlm_pb.localizations import Localizations, MovieInfo
@@ -175,7 +176,7 @@ def test_walk_posterior_equals_the_dense_inverse():
     information, stiffness, measured = rng.random(9) * 3, rng.random(8) * 5, rng.normal(size=9)
     information[4] = 0
 
-    mean, variance, squared_step, evidence = _smooth(measured, information, stiffness)
+    mean, variance, squared_step, evidence = smooth(measured, information, stiffness)
 
     precision = np.diag(information)
     for k, s in enumerate(stiffness):
@@ -187,7 +188,7 @@ def test_walk_posterior_equals_the_dense_inverse():
         np.diff(mean) ** 2 + variance[1:] + variance[:-1] - 2 * np.diag(covariance, 1), rel=1e-6
     )
     # The evidence is that of the measurements under the prior, up to a constant: differences must agree.
-    louder = _smooth(2 * measured, information, stiffness)[3]
+    louder = smooth(2 * measured, information, stiffness)[3]
     projected = np.diag(information) - np.outer(information, information) * covariance
     assert louder - evidence == pytest.approx(-1.5 * measured @ projected @ measured, rel=1e-5)
 
@@ -235,7 +236,7 @@ def test_command_corrects_draws_and_tells(tmp_path, capsys):
 
     captured = capsys.readouterr()
     assert "movie_locs_undrifted.hdf5" in captured.out
-    assert "removed, remaining error about" in captured.err
+    assert "removed, remaining error at least" in captured.err
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert path.read_text().startswith("frame,dx_nm,dy_nm")
     corrected = Localizations.load(tmp_path / "movie_locs_undrifted.hdf5")

@@ -3,7 +3,8 @@
 The displacement is found from the localizations themselves (:mod:`smlm_pb.analysis.drift_kernel`, or
 :mod:`smlm_pb.analysis.drift_correlation`). It is accepted only if it brings molecules together that had no part in
 finding it: the field is divided into two halves of a chequerboard, the path found in one half is tried on the other,
-and the gain must be certain. The difference of the two paths also tells how large the remaining error is.
+and the gain must be certain. The difference of the two paths also tells how large the
+remaining error is at least.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Drift:
         Why it was not accepted; empty otherwise.
     error_nm : float
         Remaining error per axis, root mean square over the frames, from two halves of the field; NaN without check.
+        What both halves have wrong in common it cannot see: a lower limit.
     gain, gain_error : float
         Held-out gain of the mean log density per molecule, and its standard error; NaN without check.
     proposed_nm : array (n_frames, 2)

@@ -46,7 +46,7 @@ def drift_figure(drift: Drift) -> Figure:
     if not drift.accepted:
         title = "not applied: " + textwrap.shorten(drift.reason, 90)
     elif np.isfinite(drift.error_nm):
-        title += f", remaining error {drift.error_nm:.1f} nm per axis"
+        title += f", remaining error at least {drift.error_nm:.1f} nm per axis"
     over_time.set_title(title, fontsize=9)
     points = plane.scatter(*drift.proposed_nm.T, c=frame, s=3, cmap="viridis")
     plane.set(xlabel="x (nm)", ylabel="y (nm)", aspect="equal")

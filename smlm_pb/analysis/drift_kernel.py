@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.analysis.drift_walk import Walk, follow
+
 FloatArray = npt.NDArray[Any]
 IntArray = npt.NDArray[np.intp]
 
@@ -35,12 +37,6 @@ _LARGEST_NODES = 20_000
 # Molecules without a neighbour must not pull with the full weight of their nearest stray: a floor under the density,
 # relative to its median, does for false localizations what a uniform background would.
 _FLOOR = 0.1
-# Degrees of freedom of the steps; 2 lets single steps be 30 times the typical one.
-_TAIL = 2.0
-# Pieces of the smooth curve around which the path walks: none, a line, splines.
-_KNOTS = (0, 1, 4, 10, 25)
-# With so many stretches the choice of the curve is kept for the finer ones.
-_ENOUGH_TO_CHOOSE = 300
 _REACH = 3.5
 
 
@@ -124,7 +120,7 @@ def fit_trajectory(
     for k, width in enumerate(widths):
         path = _coarse(problem, path, width, rng)
         on_step((k + 1) / n_steps)
-    walks: list[_Walk] | None = None
+    walks: list[Walk] | None = None
     for k, (nodes, width) in enumerate(levels):
         path, walks = _fine(problem, path, walks, nodes, width, rng)
         on_step((len(widths) + k + 1) / n_steps)
@@ -137,7 +133,7 @@ def _levels(n: int, n_nodes: int, n_frames: int, sigma_nm: float) -> list[tuple[
     levels = [(min(4 * n_nodes, most), max(40.0, 3 * sigma_nm))]
     while levels[-1][0] * 4 < most:
         levels.append((levels[-1][0] * 4, max(25.0, 2.5 * sigma_nm)))
-    return [*levels, (most, max(2 * sigma_nm, 4.0))]
+    return [*levels, (most, max(1.5 * sigma_nm, 4.0))]
 
 
 def _node_times(n_nodes: int, n_frames: int) -> FloatArray:
@@ -213,12 +209,12 @@ def _centred(displacement: FloatArray, node: IntArray) -> FloatArray:
 def _fine(
     problem: _Problem,
     path: Trajectory,
-    walks: list[_Walk] | None,
+    walks: list[Walk] | None,
     n_nodes: int,
     width_nm: float,
     rng: np.random.Generator,
     n_rounds: int = 8,
-) -> tuple[Trajectory, list[_Walk] | None]:
+) -> tuple[Trajectory, list[Walk] | None]:
     """Refine the path with more stretches and one kernel width."""
     node = _node_of(problem.time, n_nodes, problem.n_frames)
     time = _node_times(n_nodes, problem.n_frames)
@@ -234,8 +230,8 @@ def _fine(
     own = node[chosen]
     gap = problem.xy[chosen[i]] - problem.xy[chosen[j]]
     count = np.bincount(own, minlength=n_nodes).astype(np.float64)
-    coarser: list[_Walk | None] = [None, None] if walks is None else list(walks)
-    current: list[_Walk | None] = [None, None]
+    coarser: list[Walk | None] = [None, None] if walks is None else list(walks)
+    current: list[Walk | None] = [None, None]
     for _ in range(n_rounds):
         u = gap - d[own[i]] + d[own[j]]
         kernel = np.exp(-np.einsum("ij,ij->i", u, u) / (2 * width_nm**2))
@@ -245,7 +241,7 @@ def _fine(
         for k in (0, 1):
             measured, information = _measure(kernel, u[:, k], i, j, density, floored, width_nm, own, count)
             measured = d[:, k] + np.clip(measured, -2 * width_nm, 2 * width_nm)
-            moved[:, k], current[k] = _follow(measured, information, current[k], coarser[k])
+            moved[:, k], current[k] = follow(measured, information, current[k], coarser[k])
         step = math.sqrt(float(np.mean((moved - d) ** 2)))
         d = moved
         if step < 0.02 * width_nm / math.sqrt(n_rounds):
@@ -283,111 +279,6 @@ def _measure(
     return displacement, count * curvature**2 / spread
 
 
-class _Walk(NamedTuple):
-    """A random walk around a smooth curve: typical squared step, weights of the steps, excess noise, knots."""
-
-    step_variance: float
-    weight: FloatArray
-    excess: float
-    n_knots: int
-
-
-def _follow(
-    measured: FloatArray, information: FloatArray, walk: _Walk | None, coarser: _Walk | None
-) -> tuple[FloatArray, _Walk]:
-    """Fit a random walk with heavy-tailed steps around a smooth curve through measurements; update its strength.
-
-    In the first round of a level (no ``walk`` yet) the flexibility of the curve and the strength are chosen by the
-    marginal likelihood, with the usual penalty for every coefficient, around what was found with fewer stretches.
-    """
-    if walk is None:
-        walk = _choose(measured, information, coarser)
-    return _follow_around(measured, information, walk)
-
-
-def _choose(measured: FloatArray, information: FloatArray, coarser: _Walk | None) -> _Walk:
-    n = len(measured)
-    if coarser is None or len(coarser.weight) < _ENOUGH_TO_CHOOSE:
-        curves = [n_knots for n_knots in _KNOTS if n_knots * 4 <= n]
-        variances: FloatArray = 10.0 ** np.arange(-7, 3.5, 0.75) / max(float(np.median(information)), 1e-12)
-    else:
-        k = _KNOTS.index(coarser.n_knots)
-        curves = list(_KNOTS[k : k + 2])
-        # The variance of the steps of a random walk falls with their length.
-        variances = coarser.step_variance * (len(coarser.weight) + 1) / n * 10.0 ** np.arange(-1, 4)
-    best, best_evidence = _Walk(float(variances[0]), np.ones(n - 1), 1.0, 0), -math.inf
-    for n_knots in curves:
-        rest = measured - _smooth_curve(measured, information, n_knots)
-        penalty = 0.5 * (n_knots + 2) * math.log(n) if n_knots else 0.0
-        for variance in variances:
-            weight, evidence = np.ones(n - 1), 0.0
-            for _ in range(3):
-                _, _, squared_step, evidence = _smooth(rest, information, weight / variance)
-                evidence += 0.5 * _TAIL * float((np.log(weight) - weight).sum())  # of the tail's scale mixture
-                weight = (_TAIL + 1) / (_TAIL + squared_step / variance)
-            if evidence - penalty > best_evidence:
-                best, best_evidence = _Walk(float(variance), weight, 1.0, n_knots), evidence - penalty
-    return best
-
-
-def _follow_around(
-    measured: FloatArray, information: FloatArray, walk: _Walk, n_rounds: int = 5
-) -> tuple[FloatArray, _Walk]:
-    """Expectation maximisation of the strength of the walk, around a given curve."""
-    curve = _smooth_curve(measured, information, walk.n_knots)
-    rest: FloatArray = measured - curve
-    step_variance, weight, excess = walk.step_variance, walk.weight, walk.excess
-    known = information > 0
-    mean: FloatArray = rest
-    for _ in range(n_rounds):
-        mean, variance, squared_step, _ = _smooth(rest, information / excess, weight / step_variance)
-        weight = (_TAIL + 1) / (_TAIL + squared_step / step_variance)
-        step_variance = max(float(np.mean(weight * squared_step)), 1e-8)
-        misfit = ((rest - mean) ** 2 + variance) * information
-        excess = float(np.clip(misfit[known].mean(), 1.0, 20.0)) if known.any() else 1.0
-    return mean + curve, _Walk(step_variance, weight, excess, walk.n_knots)
-
-
-def _smooth_curve(measured: FloatArray, information: FloatArray, n_knots: int) -> FloatArray:
-    """Weighted least-squares curve: none (0), a line (1), or a cubic spline of so many pieces."""
-    from scipy.interpolate import BSpline
-
-    n = len(measured)
-    if n_knots == 0:
-        return np.zeros(n)
-    degree, t = (1 if n_knots == 1 else 3), np.linspace(0, 1, n)
-    knots = np.concatenate([np.zeros(degree), np.linspace(0, 1, n_knots + 1), np.ones(degree)])
-    design = BSpline.design_matrix(t, knots, degree).toarray()
-    root = np.sqrt(information + 1e-9 * information.max())[:, None]
-    return np.asarray(design @ np.linalg.lstsq(design * root, measured * root[:, 0], rcond=None)[0])
-
-
-def _smooth(
-    measured: FloatArray, information: FloatArray, stiffness: FloatArray
-) -> tuple[FloatArray, FloatArray, FloatArray, float]:
-    """Posterior of a random walk: mean, variance, expected squares of the steps, and log marginal likelihood.
-
-    The precision matrix is tridiagonal; the diagonal of its inverse follows from the pivots of its factorisation from
-    either end, and the one beside it from these (Meurant, SIAM J. Matrix Anal. Appl. 13, 707, 1992).
-    """
-    from scipy.linalg.lapack import dpttrf, dpttrs
-
-    diagonal = information.copy()
-    diagonal[:-1] += stiffness
-    diagonal[1:] += stiffness
-    diagonal += 1e-9 * diagonal.max()
-    pivot, factor, _ = dpttrf(diagonal, -stiffness)
-    mean = dpttrs(pivot, factor, information * measured)[0]
-    backward = dpttrf(diagonal[::-1], -stiffness[::-1])[0][::-1]
-    v = 1 / (pivot + backward - diagonal)
-    covariance = -factor * v[1:]
-    squared_step = np.diff(mean) ** 2 + v[1:] + v[:-1] - 2 * covariance
-    # Of the Gaussian measurements and steps, integrated over the path (flat over its mean level).
-    misfit = float(information @ (measured - mean) ** 2 + stiffness @ np.diff(mean) ** 2)
-    logs = float(np.log(information[information > 0]).sum() + np.log(stiffness).sum() - np.log(pivot).sum())
-    return mean, v, squared_step, 0.5 * (logs - misfit)
-
-
 def _wide_enough(problem: _Problem, moved: FloatArray, width_nm: float, rng: np.random.Generator) -> float:
     """A kernel in which a typical molecule has at least three others."""
     from scipy.spatial import cKDTree
@@ -418,12 +309,11 @@ def _snap(
     if not steep.any() or steep.all():
         return d
     is_reference = ~steep[node]
-    rows = np.flatnonzero(~is_reference)
-    if not len(rows) or is_reference.sum() < 100:
-        return d
+    rows = _some_per_node(np.flatnonzero(~is_reference), node, rng)
     reference = np.flatnonzero(is_reference)
-    if len(reference) > 50_000:
-        reference = rng.choice(reference, 50_000, replace=False)
+    if not len(rows) or len(reference) < 100:
+        return d
+    reference = _thinned(problem.xy, d[node], reference, rows, _REACH * width_nm, rng)
     tree = cKDTree(problem.xy[reference] - d[node[reference]])
     n_tried = int(np.clip(np.hypot(*(after - before)[steep].T).max() / width_nm + 1, 3, most))
     tried = [before + (after - before) * share for share in np.linspace(0, 1, n_tried)] + [d]
@@ -443,3 +333,25 @@ def _snap(
     snapped = d.copy()
     snapped[steep] = np.stack(tried)[best, np.arange(len(time))][steep]
     return snapped
+
+
+def _some_per_node(rows: IntArray, node: IntArray, rng: np.random.Generator, most: int = 40) -> IntArray:
+    """At most so many rows of every stretch, at random; enough to tell positions apart that lie a kernel away."""
+    shuffled = rng.permutation(rows)
+    order = np.argsort(node[shuffled], kind="stable")
+    ordered = node[shuffled][order]
+    rank = np.arange(len(order)) - np.searchsorted(ordered, ordered)
+    return np.sort(shuffled[order[rank < most]])
+
+
+def _thinned(
+    xy: FloatArray, moved: FloatArray, reference: IntArray, rows: IntArray, reach: float, rng: np.random.Generator
+) -> IntArray:
+    """So many reference molecules that a typical row has some dozens of them within its reach."""
+    from scipy.spatial import cKDTree
+
+    probe = rows if len(rows) <= 500 else rng.choice(rows, 500, replace=False)
+    few = reference if len(reference) <= 5000 else rng.choice(reference, 5000, replace=False)
+    near = cKDTree(xy[probe] - moved[probe]).count_neighbors(cKDTree(xy[few] - moved[few]), reach) / len(probe)
+    wanted = int(len(few) * 60 / max(near, 1e-3))
+    return reference if wanted >= len(reference) else rng.choice(reference, max(wanted, 1000), replace=False)

@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"locs": str(args.locs), "out": str(target), **drift.as_dict()}, indent=2, allow_nan=False))
     elif drift.accepted:
-        error = f", remaining error about {drift.error_nm:.1f} nm per axis" if args.check else ""
+        error = f", remaining error at least {drift.error_nm:.1f} nm per axis" if args.check else ""
         range_x, range_y = drift.range_nm
         note(args, f"Drift of {range_x:.0f} nm along x and {range_y:.0f} nm along y removed{error}.")
     else:
