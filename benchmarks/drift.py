@@ -193,7 +193,7 @@ def _figure(points: Sequence[dict[str, Any]]) -> Figure:
     labels = [f"{p['structure']} {p['path'].replace('_', ' ')} {p['range_nm']}" for p in points]
     ax.set_xticks(places, labels, rotation=60, ha="right", fontsize=7)
     ax.set(yscale="log", ylabel="residual error per axis (nm)")
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4)
     return figure
 
 
