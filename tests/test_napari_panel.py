@@ -560,7 +560,7 @@ def test_removing_the_panel_during_a_run_ends_the_run(panel, viewer, qtbot, note
 
 
 def test_the_window_stays_alive_during_a_run(panel, viewer, qtbot, monkeypatch):
-    """A run that cannot end before the window has worked off 20 events of its own: were it in the way, both would wait."""
+    """The run cannot end before the window worked off 20 events of its own: were it in the way, both would wait."""
     import threading
 
     from qtpy.QtCore import QTimer
