@@ -22,6 +22,7 @@ from smlm_pb.formats import read_table
 from smlm_pb.localization import load_model, localize, localize_to_file
 from smlm_pb.localization import pipeline as pipelines
 from smlm_pb.localization import to_file as files
+from smlm_pb.localization.job import command_line
 from smlm_pb.movies import open_movie
 
 CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5, "psf_sigma_px": 1.1}
@@ -133,7 +134,7 @@ def test_memory_does_not_grow_with_the_movie(model, tmp_path, monkeypatch):
 def test_provenance_names_command_and_source(reference, movie_path):
     step = read_table(reference).provenance[-1]
     assert step["movie"]["source"] == str(movie_path)
-    assert Path(sys.argv[0]).name in step["command"]
+    assert step["command"] == command_line()
 
 
 # -- what is there already ---------------------------------------------------------------------------------
