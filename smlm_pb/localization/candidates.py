@@ -10,7 +10,6 @@ import numpy.typing as npt
 from smlm_pb.columns import COLUMN_BY_NAME, CORE_COLUMNS
 
 if TYPE_CHECKING:
-    from smlm_pb.localization.sigma_calibration import SigmaCalibration
     from smlm_pb.networks import PointField
 
 #: Candidates below this probability are not listed.
@@ -37,7 +36,6 @@ def select_candidates(
     first_frame: int,
     floor: float = DEFAULT_FLOOR,
     excess_noise_factor: float = 1.0,
-    calibration: SigmaCalibration | None = None,
 ) -> Candidates:
     """List the candidates above the floor.
 
@@ -51,8 +49,6 @@ def select_candidates(
         Smallest probability that is listed.
     excess_noise_factor : float
         By what the image was divided before the network saw it; photons and background are multiplied back.
-    calibration : SigmaCalibration, optional
-        Turns the precision that the network states into the one it has.
 
     Returns
     -------
@@ -83,8 +79,6 @@ def select_candidates(
     rows = np.empty(int(inside.sum()), CANDIDATE_DTYPE)
     for name, value in values.items():
         rows[name] = value[inside].cpu().numpy()
-    if calibration is not None:
-        rows["sigma_x"], rows["sigma_y"] = calibration.apply(rows["sigma_x"]), calibration.apply(rows["sigma_y"])
     unlisted = probability[(probability >= _NEGLIGIBLE) & ~above]
     return Candidates(rows, float(unlisted.double().sum() if unlisted.device.type != "mps" else unlisted.sum()))
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, select_candidates
+from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.prefetch import Prefetch
 from smlm_pb.localization.sigma_calibration import SigmaCalibration
 from smlm_pb.movies import Movie, check_block, iterate_blocks
@@ -170,16 +171,24 @@ def _predict(
                 batch = torch.from_numpy(electrons[start : start + plan.batch_frames, None]).to(model.device)
                 sigma = torch.full((len(batch),), psf_sigma_px, device=model.device)
                 field = predict_tiled(model.network, batch, sigma, tile_px=plan.tile_px)
-                parts.append(
-                    select_candidates(
-                        field,
-                        first_frame=first + start,
-                        floor=floor,
-                        excess_noise_factor=excess_noise_factor,
-                        calibration=calibration,
-                    )
+                listed = select_candidates(
+                    field,
+                    first_frame=first + start,
+                    floor=min(floor, SHARE_FLOOR),
+                    excess_noise_factor=excess_noise_factor,
                 )
+            parts.append(_finish(listed, floor, calibration))
         yield Block(first, first + len(electrons), join_candidates(parts))
+
+
+def _finish(listed: Candidates, floor: float, calibration: SigmaCalibration | None) -> Candidates:
+    """One candidate per molecule, with the precision that it has, from the floor on."""
+    rows = pool_shares(listed.rows)
+    if calibration is not None:
+        rows["sigma_x"], rows["sigma_y"] = calibration.apply(rows["sigma_x"]), calibration.apply(rows["sigma_y"])
+    above = rows["probability"] >= np.float32(floor)
+    unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
+    return Candidates(rows[above], listed.mass_below_floor + unlisted)
 
 
 def arithmetic(device: torch.device) -> AbstractContextManager[None]:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from smlm_pb.evaluation.matching import match
+from smlm_pb.localization.candidates import as_columns, select_candidates
+from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.networks import OffsetRegressionNetwork
 from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
@@ -16,7 +18,6 @@ from smlm_pb.training.batches import collate
 from smlm_pb.training.experiment import ValidationSettings
 
 _NM_PER_PX = 100.0
-_FLOOR = 0.05
 _THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
@@ -133,21 +134,10 @@ def detect(
     device: torch.device,
     batch_size: int = 16,
 ) -> Localizations:
-    """Candidates of scenes as the network states them, one scene per frame."""
-    columns: dict[str, list[np.ndarray]] = {k: [] for k in ("frame", "x", "y", "sigma_x", "sigma_y", "probability")}
+    """Candidates of scenes, one per molecule, one scene per frame, with the precision that the network states."""
+    parts = []
     for start in range(0, len(scenes), batch_size):
         batch = collate(scenes[start : start + batch_size]).to(device)
         field = network(batch.electrons, batch.psf_sigma_px)
-        probability = torch.sigmoid(field.logit)
-        item, _, row, column = chosen = torch.nonzero(probability > _FLOOR, as_tuple=True)
-        values = {
-            "frame": item + start,
-            "x": column + field.dx[chosen],
-            "y": row + field.dy[chosen],
-            "sigma_x": field.log_sigma_x[chosen].exp(),
-            "sigma_y": field.log_sigma_y[chosen].exp(),
-            "probability": probability[chosen],
-        }
-        for name, value in values.items():
-            columns[name].append(value.cpu().numpy())
-    return Localizations({name: np.concatenate(parts) for name, parts in columns.items()}, info)
+        parts.append(pool_shares(select_candidates(field, first_frame=start, floor=SHARE_FLOOR).rows))
+    return Localizations(as_columns(np.concatenate(parts)), info)

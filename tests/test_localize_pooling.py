@@ -1,0 +1,109 @@
+"""One candidate per molecule: shares are summed up, molecules side by side are left alone."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
+from smlm_pb.localization.pipeline import _finish
+from smlm_pb.localization.pooling import MOST_PROBABILITY, REACH_PX, pool_shares
+
+
+def candidates(*rows, sigma=0.1):
+    """Rows of (frame, x, y, probability)."""
+    table = np.zeros(len(rows), CANDIDATE_DTYPE)
+    for name, values in zip(("frame", "x", "y", "probability"), zip(*rows, strict=True), strict=True):
+        table[name] = values
+    table["sigma_x"] = table["sigma_y"] = sigma
+    table["photons"], table["background"] = 1000, 20
+    return table
+
+
+def test_two_halves_on_either_side_of_a_border_are_one_molecule():
+    (row,) = pool_shares(candidates((3, 10.45, 7.0, 0.6), (3, 10.55, 7.0, 0.3)))
+    assert row["frame"] == 3
+    assert row["probability"] == pytest.approx(0.9)
+    assert row["x"] == pytest.approx((2 * 10.45 + 10.55) / 3)
+    assert row["y"] == 7.0
+    assert row["photons"] == 1000
+
+
+def test_the_precision_is_that_of_the_mixture():
+    first, second = (0, 5.0, 5.0, 0.3), (0, 5.4, 5.2, 0.6)
+    (row,) = pool_shares(candidates(first, second, sigma=0.15))
+    rng = np.random.default_rng(0)
+    which = rng.random(400_000) < 1 / 3
+    for axis, name in ((1, "sigma_x"), (2, "sigma_y")):
+        drawn = np.where(which, first[axis], second[axis]) + 0.15 * rng.normal(size=len(which))
+        assert row[name] == pytest.approx(drawn.std(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ((0, 5.0, 5.0, 0.7), (0, 5.2, 5.0, 0.6)),  # too probable for one molecule
+        ((0, 5.0, 5.0, 0.4), (0, 5.0 + REACH_PX + 0.01, 5.0, 0.4)),  # too far apart
+        ((0, 5.0, 5.0, 0.4), (1, 5.0, 5.0, 0.4)),  # not in the same frame
+        ((0, 5.0, 5.0, 0.9),),
+        (),
+    ],
+)
+def test_other_candidates_stay_as_they_are(rows):
+    before = candidates(*rows) if rows else np.empty(0, CANDIDATE_DTYPE)
+    np.testing.assert_array_equal(pool_shares(before), before)
+
+
+def test_a_molecule_on_the_corner_of_four_pixels_has_four_shares():
+    corners = [(0, 5 + dx, 5 + dy, 0.25) for dx in (0.45, 0.55) for dy in (0.45, 0.55)]
+    (row,) = pool_shares(candidates(*corners))
+    assert (row["x"], row["y"]) == (pytest.approx(5.5), pytest.approx(5.5))
+    assert row["probability"] == pytest.approx(0.999)
+
+
+def test_the_input_is_not_changed():
+    before = candidates((0, 5.0, 5.0, 0.5), (0, 5.1, 5.0, 0.5))
+    kept = before.copy()
+    assert len(pool_shares(before)) == 1
+    np.testing.assert_array_equal(before, kept)
+
+
+scattered = st.lists(
+    st.tuples(st.integers(0, 2), st.floats(0, 4), st.floats(0, 4), st.floats(0.05, 0.999)),
+    max_size=25,
+)
+
+
+@given(scattered)
+def test_expected_molecules_are_kept_and_every_result_is_one_molecule(rows):
+    rows = sorted(rows)
+    before = candidates(*rows) if rows else np.empty(0, CANDIDATE_DTYPE)
+    after = pool_shares(before)
+    assert (np.diff(after["frame"].astype(int)) >= 0).all()
+    for frame in range(3):
+        expected = before["probability"][before["frame"] == frame].sum()
+        found = after["probability"][after["frame"] == frame]
+        # Sums between .999 and the largest allowed are cut to .999, nothing else is lost.
+        assert found.sum() <= expected + 1e-4
+        assert found.sum() >= expected - (MOST_PROBABILITY - 0.998) * len(found)
+    assert (after["probability"] <= 0.9991).all()
+
+
+@given(scattered, st.randoms(use_true_random=False))
+def test_one_frame_does_not_depend_on_what_else_is_in_the_table(rows, random):
+    alone = [row for row in sorted(rows) if row[0] == 1]
+    others = [row for row in rows if row[0] != 1]
+    random.shuffle(others)
+    if not alone:
+        return
+    table = candidates(*sorted(alone + others, key=lambda row: row[0]))
+    ours = table[table["frame"] == 1]
+    together = pool_shares(table)
+    np.testing.assert_array_equal(together[together["frame"] == 1], pool_shares(ours))
+
+
+def test_shares_below_the_floor_still_count():
+    listed = Candidates(candidates((0, 5.0, 5.0, 0.35), (0, 5.1, 5.0, 0.35), (0, 9.0, 9.0, 0.2)), 0.5)
+    done = _finish(listed, 0.6, None)
+    assert done.rows["probability"] == pytest.approx([0.7])
+    assert done.mass_below_floor == pytest.approx(0.7)
