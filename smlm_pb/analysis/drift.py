@@ -30,6 +30,8 @@ METHODS: tuple[Method, ...] = ("kernel", "correlation")
 LEAST_MOLECULES = 300
 _TILES = 8
 _CERTAIN = 3.0
+#: Points of the path that the history of a table keeps: enough for a figure.
+_KEPT_POINTS = 1000
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ class Drift:
             **self.settings,
         }
 
+    def history(self) -> dict[str, Any]:
+        """The step of a table's history: :meth:`as_dict`, and the path at no more than 1000 frames, to 0.01 nm."""
+        step = {"step": "drift", **self.as_dict()}
+        if not self.accepted:
+            return step
+        kept = np.unique(np.linspace(0, len(self.dx_nm) - 1, min(len(self.dx_nm), _KEPT_POINTS)).astype(int))
+        return step | {
+            "path_frame": kept.tolist(),
+            "path_x_nm": np.round(self.dx_nm[kept].astype(float), 2).tolist(),
+            "path_y_nm": np.round(self.dy_nm[kept].astype(float), 2).tolist(),
+        }
+
 
 def correct_drift(locs: Localizations, **options: Any) -> tuple[Localizations, Drift]:
     """Find the drift and remove it; the options are those of :func:`estimate_drift`.
@@ -126,7 +140,7 @@ def apply_drift(locs: Localizations, drift: Drift) -> Localizations:
         x=(locs["x"].astype(np.float64) - drift.dx_nm[frame] / pixel).astype(np.float32),
         y=(locs["y"].astype(np.float64) - drift.dy_nm[frame] / pixel).astype(np.float32),
     )
-    return moved.with_provenance({"step": "drift", **drift.as_dict()})
+    return moved.with_provenance(drift.history())
 
 
 def estimate_drift(

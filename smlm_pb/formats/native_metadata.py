@@ -165,7 +165,15 @@ def dump_yaml(documents: Sequence[Mapping[str, Any]]) -> str:
     """Write documents as YAML in plain ASCII, which Picasso reads under any locale."""
     import yaml
 
-    return str(yaml.safe_dump_all(list(documents), sort_keys=False))
+    class CompactDumper(yaml.SafeDumper):
+        """Writes long rows of numbers side by side, as people would."""
+
+    def as_rows(dumper: yaml.SafeDumper, values: list[Any]) -> yaml.Node:
+        is_row = len(values) > 4 and all(type(value) in (int, float) for value in values)
+        return dumper.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True if is_row else None)
+
+    CompactDumper.add_representer(list, as_rows)
+    return str(yaml.dump_all(list(documents), Dumper=CompactDumper, sort_keys=False, default_flow_style=False))
 
 
 def load_json(text: str | bytes, where: str) -> list[dict[str, Any]]:
