@@ -19,7 +19,7 @@ from hand_made_model import make_model, make_movie
 
 from smlm_pb.errors import Cancelled, ConfigurationError, MovieError, OutputError
 from smlm_pb.formats import read_table
-from smlm_pb.localization import load_model, localize, localize_to_file
+from smlm_pb.localization import from_work_file, load_model, localize, localize_to_file
 from smlm_pb.localization import pipeline as pipelines
 from smlm_pb.localization import to_file as files
 from smlm_pb.localization.job import command_line
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_movie(model, tmp_path, monkeypatch):
     from smlm_pb.localization import conditions
     from smlm_pb.localization.candidates import CANDIDATE_DTYPE
 
-    monkeypatch.setattr(files, "_WRITE_ROWS", 2000)
+    monkeypatch.setattr(from_work_file, "_WRITE_ROWS", 2000)
     estimated = conditions.resolve(open_movie(make_movie(4)[0]), files.JobSettings(**CAMERA), model.card)
     frame = make_movie(4)[0]
 

@@ -8,42 +8,35 @@ from __future__ import annotations
 
 import time
 import warnings as python_warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from smlm_pb.errors import Cancelled, ConfigurationError, OutputError, TableError
+from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.candidates import DEFAULT_FLOOR
+from smlm_pb.localization.from_work_file import write_table
 from smlm_pb.localization.job import (
     Job,
     OnBlock,
     OnProgress,
     ShouldStop,
-    at_or_above,
     choose_threshold,
     get_model,
     identify,
 )
 from smlm_pb.localization.model import DEFAULT_MODEL, Model
-from smlm_pb.localization.refining import Refining
+from smlm_pb.localization.resuming import read_provenance, refuse_other_settings
 from smlm_pb.localization.settings import DEFAULT_REFINE, Conditions, JobSettings
-from smlm_pb.localization.summary import Summary, SummaryBuilder, warn_about
-from smlm_pb.localization.threshold import Expectation, ProbabilityHistogram
+from smlm_pb.localization.threshold import ProbabilityHistogram
 from smlm_pb.localization.work_file import WorkFile
 from smlm_pb.movies import Movie, open_movie
 
 if TYPE_CHECKING:
     import os
 
-    import numpy.typing as npt
-
     from smlm_pb.camera import Camera
 
-#: Rows that are handed to the writer at a time.
-_WRITE_ROWS = 1 << 17
 TABLE_ENDING, WORK_ENDING = "_locs.hdf5", "_locs.work"
 
 
@@ -208,7 +201,7 @@ class FileRun:
     def _run(self, movie: Movie, callbacks: _Callbacks) -> FileResult:
         target = table_path(movie.name, self.out_dir)
         unfinished = target.with_name(target.name.removesuffix(TABLE_ENDING) + WORK_ENDING)
-        _make_folder(self.out_dir)
+        make_folder(self.out_dir)
         if target.exists() and not unfinished.exists() and self.resume:
             return self._already_done(movie, target)
         self._check_free(movie, target, unfinished)
@@ -220,16 +213,18 @@ class FileRun:
             _find(job, work, first, callbacks)
             seconds = time.monotonic() - began
             try:
-                provenance = _write_table(job, work, target)
+                provenance, warnings = write_table(job, work, target)
             except KeyboardInterrupt:
-                raise _stopped(job, work) from None
+                raise stopped(job, work) from None
+            for warning in warnings:
+                python_warnings.warn(warning, UserWarning, stacklevel=4)
             work.remove()
             return FileResult(target, provenance, seconds, job.conditions.frames[1] - first)
 
     def _already_done(self, movie: Movie, target: Path) -> FileResult:
-        provenance = _read_provenance(target)
+        provenance = read_provenance(target)
         asked = identify(self.settings, self.load_model(), movie.fingerprint())
-        _refuse_other_settings(provenance.get("asked", {}), asked, target)
+        refuse_other_settings(provenance.get("asked", {}), asked, target)
         return FileResult(target, provenance, 0.0, 0)
 
     def _check_free(self, movie: Movie, target: Path, unfinished: Path) -> None:
@@ -244,25 +239,25 @@ class FileRun:
         # An unfinished run has the right to the target: it was checked, or given, when the run began.
         NativeWriter(target, movie.info, overwrite=self.overwrite or unfinished.exists()).discard()
 
-    def _open_work(self, movie: Movie, unfinished: Path) -> _OpenWork:
+    def _open_work(self, movie: Movie, unfinished: Path) -> OpenWork:
         model = self.load_model()
         if unfinished.exists() and self.resume:
             work = WorkFile.resume(unfinished)
             try:
                 fingerprint = movie.fingerprint()
-                _refuse_other_settings(work.header["asked"], identify(self.settings, model, fingerprint), unfinished)
+                refuse_other_settings(work.header["asked"], identify(self.settings, model, fingerprint), unfinished)
                 conditions = Conditions.restore(work.header["conditions"], self.settings)
             except BaseException:
                 work.close()
                 raise
-            return _OpenWork(Job(movie, model, self.settings, conditions, fingerprint), work)
+            return OpenWork(Job(movie, model, self.settings, conditions, fingerprint), work)
         from smlm_pb.localization.conditions import prepare
 
         job = prepare(movie, model, self.settings)
         for warning in job.conditions.warnings:
             python_warnings.warn(warning, UserWarning, stacklevel=5)
         header = {"asked": job.identity(), "conditions": job.conditions.as_dict()}
-        return _OpenWork(job, WorkFile.create(unfinished, header))
+        return OpenWork(job, WorkFile.create(unfinished, header))
 
 
 class _Callbacks(NamedTuple):
@@ -273,7 +268,7 @@ class _Callbacks(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _OpenWork:
+class OpenWork:
     """A job with its work file, which is released at the end; one without any finished frame is removed."""
 
     job: Job
@@ -288,7 +283,8 @@ class _OpenWork:
         self.work.close()
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make the folder of the results; raises OutputError where that is not possible."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -315,12 +311,13 @@ def _find(job: Job, work: WorkFile, first: int, callbacks: _Callbacks) -> None:
                 if on_progress is not None:
                     on_progress(block.stop - start, stop - start)
                 if should_stop is not None and block.stop < stop and should_stop():
-                    raise _stopped(job, work)
+                    raise stopped(job, work)
     except KeyboardInterrupt:
-        raise _stopped(job, work) from None
+        raise stopped(job, work) from None
 
 
-def _stopped(job: Job, work: WorkFile) -> Cancelled:
+def stopped(job: Job, work: WorkFile) -> Cancelled:
+    """What the user is told of a run that was stopped."""
     start, stop = job.conditions.frames
     if work.done_until is None:
         return Cancelled(f"Stopped before the first frames of movie {job.movie.name} were done; nothing was written.")
@@ -328,84 +325,3 @@ def _stopped(job: Job, work: WorkFile) -> Cancelled:
         f"Stopped after {work.done_until - start} of {stop - start} frames of movie {job.movie.name}; they are kept in "
         f"{work.path}: continue with --resume."
     )
-
-
-def _write_table(job: Job, work: WorkFile, target: Path) -> dict[str, Any]:
-    """Choose the threshold over the whole movie and write the table; returns the step of its history."""
-    from smlm_pb.formats.native import NativeWriter
-
-    histogram = ProbabilityHistogram()
-    for block in work.blocks():
-        histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
-    expectation = choose_threshold(job.settings, histogram)
-    builder = SummaryBuilder(job.conditions.n_frames, job.movie.height * job.movie.width)
-    with NativeWriter(target, job.info, overwrite=True) as writer:
-        refining = Refining(job)
-        for table in refining.tables(_kept_rows(work, expectation)):
-            builder.add(table)
-            writer.append(table)
-        provenance, warnings = _conclude(job, expectation, builder.finish())
-        provenance["refinement"] = refining.as_dict()
-        writer.provenance = [provenance]
-    for warning in warnings:
-        python_warnings.warn(warning, UserWarning, stacklevel=5)
-    return provenance
-
-
-def _kept_rows(work: WorkFile, expectation: Expectation) -> Iterator[npt.NDArray[Any]]:
-    """Rows at or above the threshold, in portions that are worth a write."""
-    waiting: list[npt.NDArray[Any]] = []
-    for block in work.blocks():
-        rows = block.candidates.rows
-        waiting.append(rows[at_or_above(rows["probability"], expectation.threshold)])
-        if sum(map(len, waiting)) >= _WRITE_ROWS:
-            yield np.concatenate(waiting)
-            waiting.clear()
-    if waiting:
-        yield np.concatenate(waiting)
-
-
-def _conclude(job: Job, expectation: Expectation, summary: Summary) -> tuple[dict[str, Any], list[str]]:
-    warnings = warn_about(
-        summary,
-        expectation,
-        job.model.card,
-        name=job.movie.name,
-        excess_noise_factor=job.conditions.camera.excess_noise_factor,
-    )
-    return job.provenance(expectation, summary, warnings), warnings
-
-
-def _read_provenance(target: Path) -> dict[str, Any]:
-    """The step of a finished table's history that says how it was localized."""
-    import h5py
-
-    from smlm_pb.formats.native_metadata import from_documents, load_json
-
-    try:
-        with h5py.File(target, "r") as file:
-            _, steps = from_documents(load_json(file["metadata"][()], str(target)))
-    except (OSError, KeyError, TableError) as error:
-        raise OutputError(f"{target} is no table of a finished run: remove it, or allow --overwrite.") from error
-    for step in reversed(steps):
-        if step.get("step") == "localize":
-            return step
-    raise OutputError(f"{target} was not made by localizing a movie: remove it, or allow --overwrite.")
-
-
-def _refuse_other_settings(stored: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
-    """Two halves made with different settings are not one result."""
-    for name in [*asked, *(key for key in stored if key not in asked)]:
-        before, now = stored.get(name), asked.get(name)
-        if before == now:
-            continue
-        if name == "movie":
-            raise ConfigurationError(
-                f"{path} belongs to another movie than the one given: correct the path, or start anew with --overwrite."
-            )
-        if name == "model" and isinstance(before, dict):
-            before, now = (f"{m.get('name')} ({str(m.get('sha256'))[:8]})" for m in (before, asked[name]))
-        raise ConfigurationError(
-            f"{path} was made with other settings: {name} is {before!r} there and {now!r} here; give the same {name}, "
-            "or start anew with --overwrite."
-        )
