@@ -298,14 +298,56 @@ def test_blocks_and_progress_are_reported_in_order(model, movie, monkeypatch):
 
 def test_stopping_keeps_what_was_found(model, movie, monkeypatch):
     monkeypatch.setattr(pipelines, "_CPU_BLOCK_PX", 24 * 32 * 2)
-    calls = iter(range(100))
+    blocks, handed = [], []
     with pytest.raises(LocalizationStopped, match="Stopped after frame 5") as stopped:
-        localize(movie[0], model=model, should_stop=lambda: next(calls) == 2, **CAMERA)
+        localize(
+            movie[0],
+            model=model,
+            on_block=blocks.append,
+            should_stop=lambda: len(blocks) == 3,
+            on_stop=handed.append,
+            **CAMERA,
+        )
     assert isinstance(stopped.value, Cancelled)
     finished = stopped.value.finished
+    assert finished is handed[0]
     assert finished.frame.max() <= 5
     assert len(finished) > 10
     assert finished.provenance[-1]["result"]["frames"] == 6
+
+
+def test_stopping_does_not_wait_for_the_block_in_hand(model, movie, monkeypatch):
+    """The network is held until the molecules found so far have been handed over."""
+    import threading
+
+    monkeypatch.setattr(pipelines, "_CPU_BLOCK_PX", 24 * 32 * 2)
+    blocks, handed, handed_over = [], [], threading.Event()
+    real = movie[0]
+
+    class Slow:
+        shape, dtype = real.shape, real.dtype
+
+        def __getitem__(self, index):
+            if blocks:
+                assert handed_over.wait(60)
+            return real[index]
+
+    with pytest.raises(LocalizationStopped):
+        localize(
+            Slow(),
+            model=model,
+            on_block=blocks.append,
+            should_stop=lambda: bool(blocks),
+            on_stop=lambda table: (handed.append(table), handed_over.set()),
+            **CAMERA,
+        )
+    assert len(handed) == 1
+
+
+def test_stopping_before_the_first_block_gives_an_empty_table(model, movie):
+    with pytest.raises(LocalizationStopped, match="before the first frame") as stopped:
+        localize(movie[0], model=model, should_stop=lambda: True, **CAMERA)
+    assert len(stopped.value.finished) == 0
 
 
 def test_a_callback_that_fails_ends_the_run_and_its_threads(model, movie):

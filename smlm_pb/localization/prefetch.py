@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: A thread that waits for the queue looks this often whether it is still wanted, s.
-_POLL_S = 0.2
+#: Whoever waits for the queue looks this often whether the wait is still wanted, s.
+_POLL_S = 0.1
 
 
 class Prefetch(Iterator[T], Generic[T]):
@@ -35,6 +35,7 @@ class Prefetch(Iterator[T], Generic[T]):
         self._queue: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(maxsize=depth)
         self._unwanted = threading.Event()
         self._exhausted = False
+        self._should_stop: Callable[[], bool] = lambda: False
         self._thread = threading.Thread(target=self._produce, name="smlm-pb prefetch", daemon=True)
         self._thread.start()
 
@@ -44,8 +45,12 @@ class Prefetch(Iterator[T], Generic[T]):
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def end_when(self, should_stop: Callable[[], bool]) -> None:
+        """End before the next item, also while waiting for it, as soon as ``should_stop`` says so."""
+        self._should_stop = should_stop
+
     def __next__(self) -> T:
-        while not self._exhausted:
+        while not self._exhausted and not self._should_stop():
             try:
                 # A time limit, so that Ctrl-C is heard while waiting on every system.
                 item, error = self._queue.get(timeout=_POLL_S)

@@ -28,6 +28,7 @@ from smlm_pb.movies import open_movie
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Callable
 
     import numpy.typing as npt
 
@@ -60,6 +61,7 @@ def localize(
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
     on_block: OnBlock | None = None,
+    on_stop: Callable[[Localizations], None] | None = None,
 ) -> Localizations:
     """Find the molecules in a movie.
 
@@ -94,9 +96,12 @@ def localize(
     on_progress : callable, optional
         Called with (frames done, frames in all).
     should_stop : callable, optional
-        Asked after every block; when true the run stops.
+        Asked after every block and while waiting for one; when true the run stops.
     on_block : callable, optional
         Called with a :class:`FinishedBlock` after every block.
+    on_stop : callable, optional
+        Called with the molecules found so far when the run stops: before :class:`LocalizationStopped` is raised, which
+        has to wait for the block that the network has in hand.
 
     Returns
     -------
@@ -139,35 +144,44 @@ def localize(
         job = prepare(opened, get_model(model, device), settings)
         for warning in job.conditions.warnings:
             python_warnings.warn(warning, UserWarning, stacklevel=2)
-        return _collect(job, on_progress, should_stop, on_block)
+        return _collect(job, on_progress, should_stop, on_block, on_stop)
     finally:
         if opened is not movie:
             opened.close()
 
 
 def _collect(
-    job: Job, on_progress: OnProgress | None, should_stop: ShouldStop | None, on_block: OnBlock | None
+    job: Job,
+    on_progress: OnProgress | None,
+    should_stop: ShouldStop | None,
+    on_block: OnBlock | None,
+    on_stop: Callable[[Localizations], None] | None,
 ) -> Localizations:
     """Gather all candidates, choose the threshold, select."""
     histogram = ProbabilityHistogram()
     parts: list[npt.NDArray[Any]] = [np.empty(0, CANDIDATE_DTYPE)]
     start, stop = job.conditions.frames
+    done = 0
     with job.find_candidates((start, stop)) as blocks:
+        if should_stop is not None:
+            blocks.end_when(should_stop)
         for block in blocks:
             parts.append(block.candidates.rows)
             histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
+            done = block.stop - start
             if on_block is not None:
                 moment = choose_threshold(job.settings, histogram).threshold
                 on_block(job.finished_block(block.start, block.stop, block.candidates, moment))
             if on_progress is not None:
-                on_progress(block.stop - start, stop - start)
-            if should_stop is not None and block.stop < stop and should_stop():
-                finished = _select(job, parts, histogram, block.stop - start)
-                raise LocalizationStopped(
-                    f"Stopped after frame {block.stop - 1} of movie {job.movie.name}; {len(finished)} molecules were "
-                    "found until then.",
-                    finished,
-                )
+                on_progress(done, stop - start)
+        if done < stop - start:
+            finished = _select(job, parts, histogram, done)
+            if on_stop is not None:
+                on_stop(finished)
+            when = f"after frame {start + done - 1}" if done else "before the first frame"
+            raise LocalizationStopped(
+                f"Stopped {when} of movie {job.movie.name}; {len(finished)} molecules were found until then.", finished
+            )
     return _select(job, parts, histogram, stop - start)
 
 
