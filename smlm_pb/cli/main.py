@@ -21,6 +21,7 @@ from smlm_pb.cli.faults import EXIT_OK, EXIT_USAGE, describe_fault, one_line
 #: Every verb with its line in ``smlm-pb --help``; its module is imported only when the verb is used.
 VERBS: dict[str, str] = {
     "localize": "find the molecules in one or many movies",
+    "watch": "find the molecules of a movie while it is being recorded",
     "render": "draw the super-resolved image of a table of molecules",
     "evaluate": "compare a table of molecules with the known truth",
     "errors": "tell what each kind of error costs",

@@ -35,6 +35,10 @@ class SequenceMovie(MovieBase):
         The files in the order of time; each holds one frame or more.
     name : str
         Name of the whole.
+    allow_truncated : bool
+        Take the whole frames of the last file if it was cut off, instead of refusing it.
+    known_counts : sequence of int
+        Frames of the first files, where they are known already: those files are not looked at.
 
     Raises
     ------
@@ -42,16 +46,24 @@ class SequenceMovie(MovieBase):
         When there is no file, or a file cannot be read or differs in frame size or type.
     """
 
-    def __init__(self, paths: Sequence[Path], *, name: str | None = None) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        name: str | None = None,
+        allow_truncated: bool = False,
+        known_counts: Sequence[int] = (),
+    ) -> None:
         if not paths:
             raise MovieError("An empty list of files was given as a movie: give at least one TIFF file.")
         self._paths = [path.absolute() for path in paths]
+        self._allow_truncated = allow_truncated
         self._lock = threading.Lock()
         self._known: OrderedDict[int, TiffMovie] = OrderedDict()
-        first = TiffMovie(self._paths[0], single_file=True)
+        first = self._open_part(0)
         self._known[0] = first
         self._frame = (first.height, first.width, first.dtype)
-        self._first_frames = np.cumsum([0, *self._count_frames(first)])
+        self._first_frames = np.cumsum([0, *self._count_frames(first, known_counts)])
         super().__init__(
             name=name or movie_name(self._paths[0]),
             shape=(int(self._first_frames[-1]), first.height, first.width),
@@ -67,19 +79,28 @@ class SequenceMovie(MovieBase):
 
     def reopen(self) -> SequenceMovie:
         """Open the same files again, independent of this movie."""
-        return SequenceMovie(self._paths, name=self.name)
+        return _reopen(self.source, self.name, self._allow_truncated)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (self.source, self.name)
+        return _reopen, (self.source, self.name, self._allow_truncated)
 
-    def _count_frames(self, first: TiffMovie) -> list[int]:
+    def _open_part(self, index: int) -> TiffMovie:
+        may_be_cut = self._allow_truncated and index == len(self._paths) - 1
+        return TiffMovie(self._paths[index], single_file=True, allow_truncated=may_be_cut)
+
+    @property
+    def frame_counts(self) -> list[int]:
+        """Frames of every file."""
+        return [int(count) for count in np.diff(self._first_frames)]
+
+    def _count_frames(self, first: TiffMovie, known: Sequence[int]) -> list[int]:
         """Count the frames of every file.
 
         Uncompressed files of equal size are taken to be alike until they are read.
         """
         first_size = self._paths[0].stat().st_size
-        counts = [first.n_frames]
-        for index, path in enumerate(self._paths[1:], start=1):
+        counts = [*known] or [first.n_frames]
+        for index, path in enumerate(self._paths[len(counts) :], start=len(counts)):
             try:
                 alike = first.is_raw and path.stat().st_size == first_size
             except OSError:
@@ -92,7 +113,7 @@ class SequenceMovie(MovieBase):
         if index in self._known:
             self._known.move_to_end(index)
             return self._known[index]
-        part = TiffMovie(self._paths[index], single_file=True)
+        part = self._open_part(index)
         if (part.height, part.width, part.dtype) != self._frame:
             height, width, dtype = self._frame
             raise MovieError(
@@ -124,8 +145,8 @@ class SequenceMovie(MovieBase):
         return block
 
 
-def _reopen(paths: list[str], name: str) -> SequenceMovie:
-    return SequenceMovie([Path(path) for path in paths], name=name)
+def _reopen(paths: list[str], name: str, allow_truncated: bool = False) -> SequenceMovie:
+    return SequenceMovie([Path(path) for path in paths], name=name, allow_truncated=allow_truncated)
 
 
 class FolderMovie(SequenceMovie):
@@ -144,15 +165,11 @@ class FolderMovie(SequenceMovie):
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder.absolute()
-        try:
-            files = [entry for entry in folder.iterdir() if entry.suffix.lower() in TIFF_ENDINGS]
-        except OSError as error:
-            raise MovieError(f"Folder {folder} cannot be read ({error.strerror}): check its permissions.") from error
-        paths = sorted((file for file in files if not file.name.startswith(".")), key=natural_key)
+        paths = list_frames_files(folder)
         if not paths:
             raise MovieError(f"Folder {folder} holds no TIFF files: give the folder of the frames, or a file.")
         super().__init__(paths, name=folder.name or "folder")
-        if self.n_frames > len(paths) > 1 and not _are_parts(paths):
+        if self.n_frames > len(paths) > 1 and not are_parts(paths):
             names = ", ".join(path.name for path in paths[:4])
             raise MovieError(
                 f"Folder {folder} holds {len(paths)} stacks ({names}{', …' if len(paths) > 4 else ''}): "
@@ -160,7 +177,16 @@ class FolderMovie(SequenceMovie):
             )
 
 
-def _are_parts(paths: Sequence[Path]) -> bool:
+def list_frames_files(folder: Path) -> list[Path]:
+    """TIFF files of a folder in natural order; hidden ones are passed over. Raises MovieError when not readable."""
+    try:
+        files = [entry for entry in folder.iterdir() if entry.suffix.lower() in TIFF_ENDINGS]
+    except OSError as error:
+        raise MovieError(f"Folder {folder} cannot be read ({error.strerror}): check its permissions.") from error
+    return sorted((file for file in files if not file.name.startswith(".")), key=natural_key)
+
+
+def are_parts(paths: Sequence[Path]) -> bool:
     """Tell the parts of one stack by their names: ``a, a_1, a_2`` or ``a, a_X2, a_X3``."""
     stem = movie_name(paths[0])
     numbers = []
