@@ -17,10 +17,28 @@ from typing import TYPE_CHECKING, Any
 from smlm_pb._version import __version__
 
 if TYPE_CHECKING:
-    from smlm_pb.analysis import render, save_image
+    from smlm_pb.analysis import (
+        apply_drift,
+        correct_drift,
+        estimate_drift,
+        filter_by,
+        filter_neighbours,
+        filter_region,
+        frc,
+        link,
+        merge_groups,
+        nena,
+        quality,
+        render,
+        repeatability,
+        residual_map,
+        save_image,
+        superposition,
+        write_report,
+    )
     from smlm_pb.camera import Camera
     from smlm_pb.errors import SmlmPbError
-    from smlm_pb.evaluation import evaluate
+    from smlm_pb.evaluation import error_budget, evaluate
     from smlm_pb.formats import read_table, write_table
     from smlm_pb.localization import list_models, load_model, localize, localize_to_file
     from smlm_pb.localizations import Localizations, MovieInfo
@@ -34,16 +52,32 @@ __all__ = [
     "Recipe",
     "SmlmPbError",
     "__version__",
+    "apply_drift",
+    "correct_drift",
+    "error_budget",
+    "estimate_drift",
     "evaluate",
+    "filter_by",
+    "filter_neighbours",
+    "filter_region",
+    "frc",
+    "link",
     "list_models",
     "load_model",
     "localize",
     "localize_to_file",
+    "merge_groups",
+    "nena",
     "open_movie",
+    "quality",
     "read_table",
     "render",
+    "repeatability",
+    "residual_map",
     "save_image",
     "simulate",
+    "superposition",
+    "write_report",
     "write_table",
 ]
 
@@ -53,16 +87,32 @@ _HOME = {
     "MovieInfo": "localizations",
     "Recipe": "simulation",
     "SmlmPbError": "errors",
+    "apply_drift": "analysis",
+    "correct_drift": "analysis",
+    "error_budget": "evaluation",
+    "estimate_drift": "analysis",
     "evaluate": "evaluation",
+    "filter_by": "analysis",
+    "filter_neighbours": "analysis",
+    "filter_region": "analysis",
+    "frc": "analysis",
+    "link": "analysis",
     "list_models": "localization",
     "load_model": "localization",
     "localize": "localization",
     "localize_to_file": "localization",
+    "merge_groups": "analysis",
+    "nena": "analysis",
     "open_movie": "movies",
+    "quality": "analysis",
     "read_table": "formats",
     "render": "analysis",
+    "repeatability": "analysis",
+    "residual_map": "analysis",
     "save_image": "analysis",
     "simulate": "simulation",
+    "superposition": "analysis",
+    "write_report": "analysis",
     "write_table": "formats",
 }
 

@@ -9,7 +9,9 @@ from smlm_pb.analysis.precision import Nena, nena
 from smlm_pb.analysis.quality_report import Quality, quality
 from smlm_pb.analysis.rendering import Rendering, render
 from smlm_pb.analysis.report import write_report
+from smlm_pb.analysis.residuals import ResidualMap, residual_map
 from smlm_pb.analysis.resolution import Frc, frc
+from smlm_pb.analysis.superposing import Superposition, superposition
 from smlm_pb.analysis.thinning import split_exposure
 
 __all__ = [
@@ -19,6 +21,8 @@ __all__ = [
     "Quality",
     "Rendering",
     "Repeatability",
+    "ResidualMap",
+    "Superposition",
     "apply_drift",
     "correct_drift",
     "estimate_drift",
@@ -32,7 +36,9 @@ __all__ = [
     "quality",
     "render",
     "repeatability",
+    "residual_map",
     "save_image",
     "split_exposure",
+    "superposition",
     "write_report",
 ]

@@ -30,6 +30,8 @@ VERBS: dict[str, str] = {
     "link": "join the localizations of each blink into one molecule",
     "quality": "judge a table of molecules without knowing the truth",
     "repeatability": "measure precision on a movie itself, by photon splitting",
+    "superposition": "find the density up to which a model works on a sample",
+    "residuals": "show what a table leaves unexplained of its movie",
     "report": "show a table of molecules, and how good it is, on one page",
     "run": "do all steps from a movie to a report as one file says",
     "convert": "translate a table of molecules between file formats",
