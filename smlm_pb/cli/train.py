@@ -1,4 +1,4 @@
-"""``smlm-pb train EXPERIMENT``: train a network from an experiment file."""
+"""``smlm-pb train``: train a network from an experiment file, or fine-tune one for a movie."""
 
 from __future__ import annotations
 
@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 from smlm_pb.cli.common import add_device_option, existing_file, positive_float
 from smlm_pb.cli.faults import EXIT_INTERRUPTED, EXIT_OK
 from smlm_pb.cli.progress import note, show_progress
+from smlm_pb.cli.train_like import add_like_options, propose, refuse_like_options
+from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from smlm_pb.cli.progress import OnProgress
+    from smlm_pb.training import Experiment
     from smlm_pb.training.validation import ValidationResult
 
 _RECENT_STEPS = 200
@@ -28,6 +31,10 @@ Train a network on simulated molecules. The experiment file (YAML) says which mi
 every key it leaves out has a default. In DIR appear progress.png (redrawn at every validation), history.json, a
 checkpoint to continue from, and at the end DIR/NAME: the best model, which 'smlm-pb localize --model DIR/NAME'
 uses. Ctrl-C ends the training early and keeps the best model so far.
+
+With --like MOVIE there is no file to write: the ranges are measured from the movie with a model that is there, real
+frames are shown beside simulated ones in DIR/likeness.png, and when you agree, that model is trained on for some
+minutes. DIR/experiment.yaml holds what was decided, to be changed and trained from as any other.
 """
 
 _EPILOG = """\
@@ -36,13 +43,22 @@ a small experiment file:
   steps: 5000
   network: {channels: 48, blocks: 6}
   scenes: {psf_sigma_px: [1.0, 1.3], photons: [500, 5000], background_e: [5, 60]}
+
+a model for one's own movies:
+  smlm-pb train --like movie.tif --out runs/mine --offset-adu 100 --e-per-adu 0.45
 """
 
 
 def add_parser(subparsers: Any) -> None:
     """Declare the options of the verb."""
     parser = subparsers.add_parser("train", description=_DESCRIPTION, epilog=_EPILOG)
-    parser.add_argument("experiment", type=existing_file, metavar="EXPERIMENT", help="experiment file (YAML)")
+    parser.add_argument(
+        "experiment",
+        type=existing_file,
+        nargs="?",
+        metavar="EXPERIMENT",
+        help="experiment file (YAML); or --like MOVIE",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run; made if missing")
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in DIR; the result is that of an uninterrupted one"
@@ -54,18 +70,31 @@ def add_parser(subparsers: Any) -> None:
         metavar="MIN",
         help="stop after this time with a checkpoint, to be continued with --resume",
     )
+    add_like_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
-    from smlm_pb.localization.job import command_line
-    from smlm_pb.training import Experiment, train
+    from smlm_pb.training import Experiment
 
-    experiment = Experiment.from_yaml(args.experiment)
+    if args.like is None:
+        refuse_like_options(args)
+        if args.experiment is None:
+            raise ConfigurationError("Give an experiment file, or a movie with --like.")
+        return _train(Experiment.from_yaml(args.experiment), args.experiment, args)
+    path = propose(args)
+    return EXIT_OK if path is None else _train(Experiment.from_yaml(path), path, args)
+
+
+def _train(experiment: Experiment, path: Path, args: argparse.Namespace) -> int:
+    from smlm_pb.localization.job import command_line
+    from smlm_pb.training import train
+
     recent: deque[float] = deque(maxlen=_RECENT_STEPS)
 
     def on_validation(step: int, result: ValidationResult) -> None:
-        note(args, f"step {step}: loss {sum(recent) / len(recent):.4g}, {_scores(result)}")
+        loss = f"loss {sum(recent) / len(recent):.4g}, " if recent else ""
+        note(args, f"step {step}: {loss}{_scores(result)}")
 
     with ExitStack() as stack:
         stop = stack.enter_context(_polite_interrupt())
@@ -93,10 +122,12 @@ def run(args: argparse.Namespace) -> int:
         note(
             args,
             f"{why} after {result.steps} of {experiment.steps} steps; the best model so far is kept, and "
-            f"'smlm-pb train {args.experiment} --out {args.out} --resume' continues.",
+            f"'smlm-pb train {path} --out {args.out} --resume' continues.",
         )
     if result.validation is not None:
         note(args, f"best on unseen scenes: {_scores(result.validation)}")
+    if result.start_validation is not None:
+        note(args, f"the model it started from: {_scores(result.start_validation)}")
     print(f"model: {result.model_folder}  (smlm-pb localize --model {result.model_folder})")
     return EXIT_INTERRUPTED if stop.is_set() and result.steps < experiment.steps else EXIT_OK
 

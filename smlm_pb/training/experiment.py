@@ -116,6 +116,9 @@ class Experiment(_Section):
     )
     checkpoint_every_steps: int = Field(500, ge=1, description="steps between checkpoints")
     workers: int = Field(1, ge=0, le=64, description="processes that simulate; 0 = in the training process")
+    like: dict[str, Any] | None = Field(
+        None, description="the movie whose measured values the scenes follow; goes onto the model's card"
+    )
 
     @field_validator("scenes")
     @classmethod

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors.torch import save
@@ -29,8 +31,26 @@ def export_model(
     validation: ValidationResult | None,
     command: str,
     calibration: SigmaCalibration | None = None,
+    start: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model that ``--model FOLDER`` can use.
+
+    Parameters
+    ----------
+    network, experiment : Module, Experiment
+        The trained network, and what it was trained on.
+    folder : Path
+        Where to.
+    steps, seconds : int, float
+        How long the training took.
+    validation : ValidationResult, optional
+        Its best scores.
+    command : str
+        Command that trained it.
+    calibration : SigmaCalibration, optional
+        Of the stated precision.
+    start : mapping, optional
+        The model that the training started from: name, hash, and its scores on the same scenes.
 
     Returns
     -------
@@ -49,8 +69,8 @@ def export_model(
         description=experiment.description,
         network=experiment.network.model_dump(mode="json"),
         psf_sigma_px=scenes.psf_sigma_px,
-        photons=scenes.photons,
-        background_e=scenes.background_e,
+        photons=_effective(scenes.photons, scenes.em_fraction),
+        background_e=_effective(scenes.background_e, scenes.em_fraction),
         density_per_px2=(0.0, scenes.dense_density_per_px2[1]),
         training={
             "command": command,
@@ -58,6 +78,8 @@ def export_model(
             "steps": steps,
             "hours": round(seconds / 3600, 3),
             "version": __version__,
+            **({"start": dict(start)} if start else {}),
+            **({"like": experiment.like} if experiment.like else {}),
         },
         accuracy={"validation": without_nan(validation.as_dict())} if validation else {},
         weights_sha256=hashlib.sha256(content).hexdigest(),
@@ -86,3 +108,8 @@ def export_model(
             "--out; the checkpoint is kept."
         ) from error
     return folder
+
+
+def _effective(electrons: tuple[float, float], em_fraction: float) -> tuple[float, float]:
+    """A range as the network sees it: halved by the excess noise factor where all cameras multiply electrons."""
+    return (electrons[0] / 2, electrons[1] / 2) if em_fraction == 1.0 else electrons

@@ -41,6 +41,8 @@ class TrainingResult:
     model_folder: Path
     steps: int
     validation: ValidationResult | None
+    #: Scores of the model that the run started from, on the same scenes; None where it started from nothing.
+    start_validation: ValidationResult | None = None
 
 
 class Trainer:
@@ -51,8 +53,10 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(experiment.seed)
             self.network = build_network(experiment.network)
+        #: The model that the run starts from, for the card; None where it starts from nothing.
+        self.start: dict[str, Any] | None = None
         if experiment.start_from is not None:
-            _load_start(self.network, experiment)
+            self.start = _load_start(self.network, experiment)
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = _make_optimizer(self.network, experiment)
@@ -145,7 +149,7 @@ class Trainer:
 
     def judge(self, result: ValidationResult) -> None:
         """Record a validation and keep the weights if they are the best so far."""
-        loss = {name: value / self.summed_steps for name, value in self.sums.items()}
+        loss = {name: value / max(1, self.summed_steps) for name, value in self.sums.items()}
         self.sums, self.summed_steps = {}, 0
         self.history.append({"step": self.step, "seconds": self.seconds, "loss": loss, "validation": result.as_dict()})
         if result.jaccard > self.best_score:
@@ -232,8 +236,10 @@ def train(
         validation=validation,
         command=command,
         calibration=calibrate_sigma(network, experiment, trainer.device),
+        start=_start_record(trainer),
     )
-    return TrainingResult(model_folder, trainer.step, validation)
+    first = (_start_record(trainer) or {}).get("validation")
+    return TrainingResult(model_folder, trainer.step, validation, None if first is None else ValidationResult(**first))
 
 
 def _run(
@@ -254,6 +260,17 @@ def _run(
         last=experiment.steps,
     )
     scenes = validation_scenes(experiment.validation, scene_settings, experiment.crop_px)
+
+    def judge() -> None:
+        tolerance_px = experiment.validation.tolerance_px
+        result = validate(trainer.averaged, scenes, tolerance_px=tolerance_px, device=trainer.device)
+        trainer.judge(result)
+        write_history(trainer.folder, trainer.history)
+        if on_validation is not None:
+            on_validation(trainer.step, result)
+
+    if trainer.start is not None and trainer.step == 0:
+        judge()  # a fine-tune must not end worse than it began
     began = last = time.monotonic()
     for batch in batch_stream(batches, experiment.workers):
         terms = trainer.improve(batch)
@@ -263,16 +280,7 @@ def _run(
         if on_step is not None:
             on_step(trainer.step, experiment.steps, terms)
         if trainer.step % experiment.validation.every_steps == 0 or trainer.step == experiment.steps:
-            result = validate(
-                trainer.averaged,
-                scenes,
-                tolerance_px=experiment.validation.tolerance_px,
-                device=trainer.device,
-            )
-            trainer.judge(result)
-            write_history(trainer.folder, trainer.history)
-            if on_validation is not None:
-                on_validation(trainer.step, result)
+            judge()
         if trainer.step % experiment.checkpoint_every_steps == 0:
             trainer.save()
         out_of_time = max_seconds is not None and now - began > max_seconds
@@ -280,8 +288,8 @@ def _run(
             break
 
 
-def _load_start(network: nn.Module, experiment: Experiment) -> None:
-    """Give the network the weights of the model that the run starts from."""
+def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
+    """Give the network the weights of the model that the run starts from; returns what the card tells of it."""
     assert experiment.start_from is not None
     start = load_model(experiment.start_from, "cpu")
     if start.card.network != experiment.network.model_dump(mode="json"):
@@ -290,6 +298,15 @@ def _load_start(network: nn.Module, experiment: Experiment) -> None:
             "copy these values to its 'network' section."
         )
     network.load_state_dict(start.network.state_dict())
+    return {"model": start.card.name, "weights_sha256": start.card.weights_sha256}
+
+
+def _start_record(trainer: Trainer) -> dict[str, Any] | None:
+    """The start of the run with its scores on the validation scenes, so that the gain can be told."""
+    if trainer.start is None:
+        return None
+    first = trainer.history[0] if trainer.history else {"step": None}
+    return {**trainer.start, **({"validation": first["validation"]} if first["step"] == 0 else {})}
 
 
 def learning_rate(experiment: Experiment, progress: float) -> float:
