@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from smlm_pb.analysis import (
         apply_drift,
         correct_drift,
+        digital_twin,
         estimate_drift,
         filter_by,
         filter_neighbours,
@@ -54,6 +55,7 @@ __all__ = [
     "__version__",
     "apply_drift",
     "correct_drift",
+    "digital_twin",
     "error_budget",
     "estimate_drift",
     "evaluate",
@@ -89,6 +91,7 @@ _HOME = {
     "SmlmPbError": "errors",
     "apply_drift": "analysis",
     "correct_drift": "analysis",
+    "digital_twin": "analysis",
     "error_budget": "evaluation",
     "estimate_drift": "analysis",
     "evaluate": "evaluation",

@@ -219,7 +219,7 @@ def test_crowding_shows_up_as_merging_of_close_neighbours():
     near, far = budget.attributes
     assert near.counts["merged"] == 100
     assert far.counts["merged"] == 0
-    assert budget.advice()[0].startswith("merged costs")
+    assert budget.advice()[0].startswith("Merging costs")
 
 
 def test_imprecision_and_bias_are_weighed_against_what_is_possible():

@@ -13,8 +13,10 @@ from smlm_pb.analysis.residuals import ResidualMap, residual_map
 from smlm_pb.analysis.resolution import Frc, frc
 from smlm_pb.analysis.superposing import Superposition, superposition
 from smlm_pb.analysis.thinning import split_exposure
+from smlm_pb.analysis.twin import DigitalTwin, digital_twin
 
 __all__ = [
+    "DigitalTwin",
     "Drift",
     "Frc",
     "Nena",
@@ -25,6 +27,7 @@ __all__ = [
     "Superposition",
     "apply_drift",
     "correct_drift",
+    "digital_twin",
     "estimate_drift",
     "filter_by",
     "filter_neighbours",

@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "render": "draw the super-resolved image of a table of molecules",
     "evaluate": "compare a table of molecules with the known truth",
     "errors": "tell what each kind of error costs",
+    "twin": "tell what errors cost on a movie without known truth",
     "drift": "find the drift of the stage and remove it",
     "filter": "keep the molecules that fulfil a condition",
     "link": "join the localizations of each blink into one molecule",

@@ -119,12 +119,9 @@ class ErrorBudget:
 
     def advice(self) -> list[str]:
         """What to do about the errors that cost most, the worst first."""
-        worst = sorted(ERRORS, key=lambda kind: -self.delta_jaccard[kind])
-        return [
-            f"{kind} costs {self.delta_jaccard[kind]:.3f} of the Jaccard index: {_ADVICE[kind]}"
-            for kind in worst
-            if self.delta_jaccard[kind] >= 0.01
-        ]
+        from smlm_pb.evaluation.error_advice import advise
+
+        return advise(self)
 
     def table(self) -> str:
         """Lay the budget out for people."""
@@ -134,16 +131,6 @@ class ErrorBudget:
 
     def __str__(self) -> str:
         return self.table()
-
-
-_ADVICE = {
-    "missed": "too dim for what lies around them; longer exposure, more light, or a lower threshold.",
-    "merged": "too crowded; lower the activation laser, or a model for higher densities.",
-    "mislocalized": "seen, but in the wrong place; crowding or a wrong PSF width.",
-    "satellite": "second answers beside a molecule; raise the threshold, or check the PSF width.",
-    "duplicate": "two answers to one molecule; raise the threshold.",
-    "false": "answers to nothing; raise the threshold, or check camera offset and gain.",
-}
 
 
 def error_budget(
