@@ -21,6 +21,7 @@ def warm_up() -> None:
             import pandas  # noqa: F401
             import torch  # noqa: F401
 
+            import smlm_pb.analysis.rendering
             import smlm_pb.localization  # noqa: F401
         except Exception:
             _log.debug("Warming up failed; whoever needs it will say why", exc_info=True)
@@ -66,6 +67,11 @@ class Latest(QObject):
     def busy(self) -> bool:
         """Whether something runs or waits."""
         return self._running
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether a newer request waits, or nobody any more; work for later should end then."""
+        return self._closed or self._waiting is not None
 
     @property
     def closed(self) -> bool:

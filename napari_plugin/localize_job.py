@@ -126,6 +126,9 @@ class LocalizeJob:
         self.request = request
         self.result: RunResult | None = None
         self.failure: Exception | None = None
+        #: What is made of the result in the worker's thread, before the screen's thread sees it, and what came out.
+        self.prepare: Callable[[RunResult], Any] | None = None
+        self.prepared: Any = None
         self._localize = localize
         self._state = _State()
         self._stop = threading.Event()
@@ -150,6 +153,15 @@ class LocalizeJob:
     def also_stop_if(self, wants: Callable[[], bool]) -> None:
         """Stop also when this says so (napari's worker, when the window is closed)."""
         self._others.append(wants)
+
+    def give_up(self) -> None:
+        """End unheard a run that has found nothing yet: what it still does is of no use to anybody."""
+        self.stop()
+        with self._state.lock:
+            if self._state.blocks or self.result is not None or self.failure is not None:
+                return
+            empty = Localizations.empty(self.request.whole or self.request.movie.info)
+            self.result = RunResult(empty, self._state.threshold, {}, (), 0, True, 0.0)
 
     def progress(self) -> Progress:
         """How far it is."""
@@ -176,23 +188,28 @@ class LocalizeJob:
         with self._state.lock:
             return None if self._image is None else self._image.copy()
 
+    def empty_image(self) -> npt.NDArray[np.float32] | None:
+        """The super-resolved image before the first molecule; None where it cannot be drawn."""
+        return self._draw(Localizations.empty(self.request.whole or self.request.movie.info))
+
     # -- called by the worker's thread ---------------------------------------------------------------------
 
     def __call__(self) -> None:
         """Run to the end, or until stopped."""
-        started = time.monotonic()
         try:
-            self.result = self._run(started)
+            self._run(time.monotonic())
         except Exception as error:
+            if self.result is not None:  # nobody waits any more
+                _log.info("The %s ended with %r after it was stopped", self, error)
+                return
             if not isinstance(error, SmlmPbError):
                 _log.exception("The %s failed", self)
             self.failure = error
 
-    def _run(self, started: float) -> RunResult:
+    def _run(self, started: float) -> None:
         import smlm_pb.localization
 
         localize = self._localize or smlm_pb.localization.localize
-        final: Localizations | None
         try:
             final = localize(
                 self.request.movie,
@@ -200,11 +217,24 @@ class LocalizeJob:
                 on_progress=self._on_progress,
                 should_stop=lambda: self.stopping,
                 on_block=self._on_block,
+                on_stop=lambda finished: self._publish(finished, started, stopped=True),
             )
-            stopped = False
         except Cancelled as end:
-            final = getattr(end, "finished", None)
-            stopped = True
+            self._publish(getattr(end, "finished", None), started, stopped=True)
+        else:
+            self._publish(final, started, stopped=False)
+
+    def _publish(self, final: Localizations | None, started: float, *, stopped: bool) -> None:
+        """Hand over what was found; a run that was stopped does so before it has come to rest."""
+        if self.result is not None:
+            return
+        result = self._result_of(final, started, stopped)
+        if self.prepare is not None:
+            self.prepared = self.prepare(result)
+        with self._state.lock:
+            self.result = self.result or result
+
+    def _result_of(self, final: Localizations | None, started: float, stopped: bool) -> RunResult:
         with self._state.lock:
             tables = [table for _, _, table in self._state.blocks]
             n_frames = sum(stop - start for start, stop, _ in self._state.blocks)

@@ -24,7 +24,7 @@ from napari_plugin.image_section import ImageSection
 from napari_plugin.inspect_section import InspectSection
 from napari_plugin.localize_job import LocalizeJob
 from napari_plugin.model_section import ModelSection
-from napari_plugin.molecules import GrowingPoints
+from napari_plugin.molecules import Molecules
 from napari_plugin.movie_layers import Place, is_helper
 from napari_plugin.panel_analysis import Analysis
 from napari_plugin.panel_inputs import Inputs
@@ -151,17 +151,20 @@ class LocalizePanel(QWidget):
         self.run_bar.set_cancelling()
         self.runs.cancel()
 
-    def _on_finished(self, job: LocalizeJob, growing: GrowingPoints | None) -> None:
+    def _on_finished(self, job: LocalizeJob, molecules: Molecules | None) -> None:
         self.run_bar.set_running(False)
-        if job.failure is not None:
+        if job.failure is not None and job.result is None:
             self.fail(job.failure)
             return
         assert job.result is not None
         self.last_run_note = describe_run(job.result)
-        molecules = self.results.take(job, growing, self._place, self._name)
+        self.inputs.request_preview()
+        if molecules is None:
+            self.run_bar.status.say(self.last_run_note)
+            return
+        self.results.take(molecules)
         self.run_bar.show_view("both")
         self.keep_image_active()
-        self.inputs.request_preview()
         if not len(molecules.table):
             self.run_bar.status.say(f"{self.last_run_note} No molecule was found.", "warning")
 

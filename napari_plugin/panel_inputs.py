@@ -245,6 +245,8 @@ class Inputs(QObject):
         if layer is not None and why is None:
             # Otherwise napari averages the frames as soon as a thicker slice is shown.
             layer.projection_mode = "none"
+            # Here, because drawing its letters for the first time takes a while: not in the middle of a run.
+            self._viewer.canvas.overlays.scale_bar.visible = True
         self.measure()
         self.movie_changed.emit()
 

@@ -14,9 +14,9 @@ from qtpy.QtWidgets import QFileDialog
 from napari_plugin.background import Latest
 from napari_plugin.image_layers import draw_image
 from napari_plugin.inspection import nearest, neighbourhood, values_of
-from napari_plugin.localize_job import LocalizeJob, RunResult
+from napari_plugin.localize_job import RunResult
 from napari_plugin.molecule_layers import points_arguments
-from napari_plugin.molecules import GrowingPoints, Molecules
+from napari_plugin.molecules import Molecules
 from napari_plugin.movie_layers import Place, movie_of_layer
 from napari_plugin.result_image import ResultImage
 from smlm_pb.errors import SmlmPbError
@@ -62,21 +62,14 @@ class Results(QObject):
 
     # -- a run's result ------------------------------------------------------------------------------------
 
-    def take(self, job: LocalizeJob, growing: GrowingPoints | None, place: Place, name: str) -> Molecules:
-        """Show what a run has found, complete or not."""
-        result = job.result
-        assert result is not None
-        if growing is None:
-            growing = GrowingPoints(self._viewer, place, result.candidates.select(slice(0)), name)
-        molecules = growing.finish(result.candidates, result.expectation)
+    def take(self, molecules: Molecules) -> None:
+        """Choose what a run has found, complete or not."""
         self._known[id(molecules.layer)] = molecules
         self.current = None
         self._panel.molecules.refresh()
         self._panel.molecules.choose(molecules.layer)
         if self.current is not molecules:
             self._on_chosen(molecules.layer)
-        self._viewer.canvas.overlays.scale_bar.visible = True
-        return molecules
 
     def add_table(self, table: Localizations, name: str) -> Molecules:
         """Show another table made of the chosen one, where that one lies, and choose it."""
@@ -320,6 +313,8 @@ class Results(QObject):
 def describe_run(result: RunResult) -> str:
     """What a run did, in a sentence."""
     speed = f", {result.n_frames / result.seconds:.3g} frames/s" if result.seconds > 0 and result.n_frames else ""
+    if result.stopped and not result.n_frames:
+        return "Cancelled before the first frame was done."
     if result.stopped:
         return f"Cancelled after {result.n_frames} frames; what was found until then is kept."
     return f"{result.n_frames} frames in {result.seconds:.1f} s{speed}."

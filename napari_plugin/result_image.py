@@ -133,6 +133,13 @@ class ResultImage(QObject):
         if self._molecules is not None:
             self._timer.start()
 
+    def end_growing(self) -> None:
+        """Nothing came of a run: show again what was shown before."""
+        if self._molecules is not None:
+            self.refresh()
+        elif (layer := self._existing("plain")) is not None and layer.visible:
+            self._viewer.layers.remove(layer)
+
     def show_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
         """Show the image of a run that goes on."""
         self._latest.forget()
@@ -213,12 +220,15 @@ class ResultImage(QObject):
             self._layers[kind] = self._add(kind, pixels, limits, placement)
             return
         layer.data = pixels
-        for name, value in placement.items():
-            setattr(layer, name, value)
+        _move(layer, placement)
         if kind == "plain":
             if limits is not None:
-                layer.contrast_limits_range = (0.0, max(limits[1], float(pixels.max()), 1e-6))
-                layer.contrast_limits = (limits[0], max(limits[1], 1e-6))
+                wanted = (limits[0], max(limits[1], 1e-6))
+                highest = max(wanted[1], float(pixels.max()))
+                if layer.contrast_limits_range[1] != highest:
+                    layer.contrast_limits_range = (0.0, highest)
+                if tuple(layer.contrast_limits) != wanted:
+                    layer.contrast_limits = wanted
             if layer.colormap.name != self._options.colormap:
                 layer.colormap = self._options.colormap
         layer.visible = True
@@ -251,3 +261,13 @@ class ResultImage(QObject):
         points = [index for index, other in enumerate(layers) if isinstance(other, Points)]
         if points and points[0] < layers.index(layer):
             layers.move(layers.index(layer), points[0])
+
+
+def _move(layer: Any, placement: dict[str, Any]) -> None:
+    """Put a layer where it belongs; what is right already is left alone, because each change draws anew."""
+    for name in ("scale", "translate"):
+        if not np.allclose(getattr(layer, name), placement[name], rtol=1e-12, atol=0):
+            setattr(layer, name, placement[name])
+    for name in ("units", "axis_labels"):
+        if tuple(map(str, getattr(layer, name))) != tuple(map(str, placement[name])):
+            setattr(layer, name, placement[name])

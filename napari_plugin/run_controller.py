@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from napari_plugin.localize_job import LocalizeJob, RunRequest
-from napari_plugin.molecules import GrowingPoints
+from napari_plugin.localize_job import LocalizeJob, RunRequest, RunResult
+from napari_plugin.molecules import GrowingPoints, Molecules, layer_of_many, remove_safely
 from napari_plugin.movie_layers import Place
 from napari_plugin.result_image import ResultImage
 from smlm_pb.localizations import Localizations
@@ -31,7 +32,7 @@ class RunController(QObject):
     """
 
     progressed = Signal(object)
-    #: The job, and the growing points layer or None.
+    #: The job, and the molecules; None where there is nothing to show.
     finished = Signal(object, object)
 
     def __init__(self, viewer: Any, image: ResultImage, parent: QObject | None = None) -> None:
@@ -67,21 +68,51 @@ class RunController(QObject):
         job : LocalizeJob, optional
             Another job than that of the request.
         """
-        from napari.qt.threading import create_worker
-
         job = LocalizeJob(request) if job is None else job
         self._job, self._place, self._points, self._name = job, place, None, name
         self._next_image_at = time.monotonic() + _IMAGE_EVERY_S
+
+        def prepare(result: RunResult) -> Any:
+            return layer_of_many(result.candidates, place, name)
+
+        job.prepare = prepare
+        self._timer.start()
+        # Adding a layer takes napari a tenth of a second or two: one after the other, and before the run, not in it.
+        self._in_turn(job, self._add_points, self._add_image, self._start_worker)
+
+    def _in_turn(self, job: LocalizeJob, *steps: Callable[[LocalizeJob], None]) -> None:
+        def take_step() -> None:
+            if self._job is job and not job.stopping:
+                steps[0](job)
+                self._in_turn(job, *steps[1:])
+
+        if steps:
+            QTimer.singleShot(0, take_step)
+
+    def _add_points(self, job: LocalizeJob) -> None:
+        active = self._viewer.layers.selection.active
+        info = job.request.whole or job.request.movie.info
+        self._points = GrowingPoints(self._viewer, self._place, Localizations.empty(info), self._name)
+        if active is not None and active in self._viewer.layers:
+            self._viewer.layers.selection.active = active
+
+    def _add_image(self, job: LocalizeJob) -> None:
+        if (pixels := job.empty_image()) is not None and job.grid is not None:
+            self._image.show_growing(pixels, job.grid, self._place)
+
+    def _start_worker(self, job: LocalizeJob) -> None:
+        from napari.qt.threading import create_worker
+
         self._worker = worker = create_worker(job, _start_thread=False)
         # Closing the window asks napari's worker to quit.
         job.also_stop_if(lambda: worker.abort_requested)
         worker.start()
-        self._timer.start()
 
     def cancel(self) -> None:
         """Ask the run to end; what was found is handed over as usual."""
         if self._job is not None:
             self._job.stop()
+            self._job.give_up()
 
     def close(self) -> None:
         """The panel ends: stop the run unheard."""
@@ -97,10 +128,9 @@ class RunController(QObject):
             return
         if job.result is not None or job.failure is not None:
             self._timer.stop()
-            self._job = None
-            self._worker = None
-            points, self._points = self._points, None
-            self.finished.emit(job, points)
+            molecules = self._show_all(job)
+            # napari draws in between: no single event should take long.
+            QTimer.singleShot(0, lambda: self._hand_over(job, molecules))
             return
         progress = job.progress()
         self.progressed.emit(progress)
@@ -108,23 +138,33 @@ class RunController(QObject):
             self._show_points(job)
             self._show_image(job)
 
+    def _show_all(self, job: LocalizeJob) -> Molecules | None:
+        """Show what was found, complete or not."""
+        result = job.result
+        if result is None or (result.stopped and not result.n_frames):
+            if self._points is not None and self._points.is_there:
+                remove_safely(self._viewer, self._points.layer)
+            self._image.end_growing()
+            return None
+        table = result.candidates
+        points = self._points or GrowingPoints(self._viewer, self._place, table.select(slice(0)), self._name)
+        return points.finish(table, result.expectation, job.prepared)
+
+    def _hand_over(self, job: LocalizeJob, molecules: Molecules | None) -> None:
+        if self._job is job:
+            self._job = self._worker = self._points = None
+            self.finished.emit(job, molecules)
+
     def _on_step(self, event: Any = None) -> None:
-        if self._job is not None and self._points is not None:
+        if self._job is not None:
             self._show_points(self._job)
 
     def _show_points(self, job: LocalizeJob) -> None:
-        if self._points is None:
-            active = self._viewer.layers.selection.active
-            info = job.request.whole or job.request.movie.info
-            self._points = GrowingPoints(self._viewer, self._place, Localizations.empty(info), self._name)
-            if active is not None and active in self._viewer.layers:
-                self._viewer.layers.selection.active = active
-        if not self._points.is_there:
-            return
-        frame = self._points.frame_on_screen()
-        molecules = job.molecules_of_frame(frame)
-        if molecules is not None:
-            self._points.show_frame(molecules, frame)
+        if self._points is not None and self._points.is_there:
+            frame = self._points.frame_on_screen()
+            molecules = job.molecules_of_frame(frame)
+            if molecules is not None:
+                self._points.show_frame(molecules, frame)
 
     def _show_image(self, job: LocalizeJob) -> None:
         now = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 #: Wait this long after the last key before measuring anew, ms.
 _SETTLE_MS = 300
 _PREVIEW = "preview"
+#: Whoever steps through a movie goes on: so many frames are localized ahead, and so many are remembered.
+_AHEAD, _REMEMBERED = 4, 256
 
 
 class Survey(QObject):
@@ -117,6 +119,8 @@ class PreviewResult:
 class Preview(QObject):
     """Localizes the frame on the screen; the newest request wins, so stepping is never held up.
 
+    What is known is shown at once, and the frames that come next are localized while the present one is looked at.
+
     Parameters
     ----------
     viewer : napari.Viewer
@@ -130,7 +134,11 @@ class Preview(QObject):
     def __init__(self, viewer: Any, on_error: Callable[[Exception], None], parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._latest = Latest(self._show, on_error, self)
+        self._latest = Latest(self._on_result, on_error, self)
+        self._known: dict[int, PreviewResult] = {}
+        self._known_for: Conditions | None = None
+        self._last: PreviewRequest | None = None
+        self._direction = 1
         self._models: dict[str, Model] = {}
         self._place: Place | None = None
         self._layer: Any = None
@@ -145,7 +153,17 @@ class Preview(QObject):
     def request(self, request: PreviewRequest, place: Place, threshold: float | None) -> None:
         """Localize a frame; None for the automatic threshold."""
         self._place, self._threshold = place, threshold
-        self._latest.submit(lambda: self._localize(request))
+        if request.conditions is not self._known_for:  # every change of the settings measures anew
+            self._known, self._known_for = {}, request.conditions
+        elif self._last is not None and request.frame != self._last.frame:
+            self._direction = 1 if request.frame > self._last.frame else -1
+        self._last = request
+        known = self._known.get(request.frame)
+        if known is None:
+            self._latest.submit(lambda: self._localize(request))
+        else:
+            self._latest.forget()
+            self._on_result(known)
 
     def set_threshold(self, threshold: float | None) -> None:
         """Show the same candidates at another threshold."""
@@ -156,7 +174,7 @@ class Preview(QObject):
     def end(self) -> None:
         """Take the preview off the screen."""
         self._latest.forget()
-        self._result = None
+        self._result, self._known, self._known_for = None, {}, None
         layer, self._layer = self.layer, None
         if layer is not None:
             remove_safely(self._viewer, layer)
@@ -165,12 +183,31 @@ class Preview(QObject):
         """Take no more requests."""
         self._latest.close()
 
+    def _on_result(self, result: PreviewResult | None) -> None:
+        if result is None:  # frames ahead, which are not on the screen
+            return
+        self._show(result)
+        request = self._last
+        if request is not None and request.conditions is self._known_for:
+            self._latest.submit(lambda: self._look_ahead(request, self._direction))
+
+    def _look_ahead(self, request: PreviewRequest, direction: int) -> None:
+        last = request.movie.n_frames - 1
+        for frame in range(request.frame + direction, request.frame + direction * (_AHEAD + 1), direction):
+            if self._latest.overtaken:
+                return
+            if 0 <= frame <= last and frame not in self._known:
+                self._localize(replace(request, frame=frame))
+
     def _localize(self, request: PreviewRequest) -> PreviewResult:
         from smlm_pb.localization import load_model
         from smlm_pb.localization.candidates import as_columns
         from smlm_pb.localization.job import Job
         from smlm_pb.localization.threshold import ProbabilityHistogram
 
+        known = self._known.get(request.frame)
+        if known is not None and request.conditions is self._known_for:  # by now
+            return known
         if request.model not in self._models:
             self._models = {request.model: load_model(request.model)}
         job = Job(request.movie, self._models[request.model], request.settings, request.conditions, "")
@@ -180,7 +217,12 @@ class Preview(QObject):
         found = Localizations(as_columns(block.candidates.rows), job.info)
         candidates = placed_in_whole(found, request.region, request.whole)
         histogram.add(candidates.probability, block.candidates.mass_below_floor)
-        return PreviewResult(request.frame, candidates, histogram.best(floor=request.settings.floor))
+        result = PreviewResult(request.frame, candidates, histogram.best(floor=request.settings.floor))
+        if request.conditions is self._known_for:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[request.frame] = result
+        return result
 
     def _show(self, result: PreviewResult) -> None:
         self._result = result

@@ -384,6 +384,61 @@ def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):
     assert panel.molecules.layer is None  # a preview is nothing to filter or to save
 
 
+def test_live_preview_localizes_the_next_frames_ahead_and_remembers(panel, viewer, qtbot):
+    viewer.dims.set_current_step(0, 10)
+    panel.search.live_preview.setChecked(True)
+    preview, shown = panel.inputs.preview, []
+    preview.shown.connect(lambda result: shown.append(result.frame))
+    qtbot.waitUntil(lambda: 14 in preview._known, timeout=LIMIT_MS)
+    assert set(preview._known) == {10, 11, 12, 13, 14}
+    assert set(shown) == {10}  # what is ahead is not on the screen
+    viewer.dims.set_current_step(0, 11)
+    assert shown[-1] == 11  # at once
+    np.testing.assert_array_equal(preview.layer.data[:, 0], 11)
+    viewer.dims.set_current_step(0, 9)
+    qtbot.waitUntil(lambda: 6 in preview._known, timeout=LIMIT_MS)  # backwards, too
+    panel.search.psf_sigma_px.setText("2.5")
+    panel.search.psf_sigma_px.number_changed.emit()
+    qtbot.waitUntil(lambda: 13 not in preview._known and 9 in preview._known, timeout=LIMIT_MS)
+    panel.search.live_preview.setChecked(False)
+
+
+def test_cancelling_before_the_first_frame_ends_at_once(panel, viewer, qtbot, monkeypatch):
+    """The library is held up until the panel is free again."""
+    import threading
+
+    free = threading.Event()
+    real = smlm_pb.localization.localize
+
+    def slow(*args, **options):
+        assert free.wait(LIMIT_MS / 1000)
+        return real(*args, **options)
+
+    monkeypatch.setattr("smlm_pb.localization.localize", slow)
+    panel.run_bar.run_button.click()
+    qtbot.waitUntil(lambda: panel.runs._worker is not None, timeout=LIMIT_MS)
+    panel.run_bar.cancel_button.click()
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+    worker_runs = not free.is_set()
+    free.set()
+    assert worker_runs
+    assert "Cancelled before the first frame" in panel.run_bar.status.text()
+    assert [layer.name for layer in viewer.layers] == ["filaments"]
+    assert panel.molecules.layer is None
+    molecules = run_to_the_end(panel, qtbot, last_frame=5)
+    assert molecules.n_shown > 10
+
+
+def test_many_molecules_get_a_layer_made_beside_the_screen(panel, viewer, qtbot, monkeypatch):
+    monkeypatch.setattr("napari_plugin.molecules._MOST_IN_PLACE", 5)
+    molecules = run_to_the_end(panel, qtbot, last_frame=5)
+    assert [layer.name for layer in viewer.layers].count("molecules of filaments") == 1
+    assert molecules.layer in viewer.layers
+    assert molecules.layer.data.flags.f_contiguous
+    assert len(molecules.table) == len(molecules.layer.data) > 5
+    np.testing.assert_array_equal(molecules.layer.shown, molecules.mask)
+
+
 def test_impossible_entries_end_in_one_sentence(panel, notes):
     for fill, says in (
         (lambda: panel.search.first_frame.set_value(500), "frames 0 to 39"),
@@ -499,8 +554,8 @@ def test_cancel_keeps_what_is_there_and_says_so(panel, viewer, qtbot, notes, one
     assert panel.results.current.table.frame.max() < done + 10  # blocks on their way are finished, no more
     assert "Cancelled" in panel.run_bar.status.text()
     molecules = panel.results.current
-    assert growing not in viewer.layers
-    assert molecules.layer.name == "molecules of filaments"
+    assert [layer.name for layer in viewer.layers].count("molecules of filaments") == 1
+    assert growing is molecules.layer  # so few are put into the layer that is there
     assert 2 < molecules.table.frame.max() < 39
     assert not panel.run_bar.cancel_button.isVisibleTo(panel)
     assert errors(notes) == []
