@@ -499,7 +499,7 @@ def test_conditions_survive_the_work_file_to_the_last_digit():
     settings = JobSettings(camera=Camera(offset_adu=np.full((4, 4), 99.0), estimated=("e_per_adu",)), em_gain=3.0)
     conditions = Conditions(
         Camera(offset_adu=np.full((4, 4), 99.0), e_per_adu=0.1 + 0.2, em_gain=3.0, estimated=("e_per_adu",)),
-        107.3, 1.1 / 3, 20 / 7, (3, 9), {"e_per_adu": "estimated"}, ("a warning",),
+        107.3, 1.1 / 3, 20 / 7, (3, 9), {"e_per_adu": "estimated"}, ("a warning",), 4.45,
     )  # fmt: skip
     again = Conditions.restore(json.loads(json.dumps(conditions.as_dict())), settings)
     assert again.as_dict() == conditions.as_dict()

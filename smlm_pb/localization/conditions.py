@@ -51,7 +51,20 @@ def prepare(movie: Movie, model: Model, settings: JobSettings) -> Job:
     MovieError, CameraError, ConfigurationError
         When the movie cannot be localized with these values.
     """
-    return Job(movie, model, settings, resolve(movie, settings, model.card), movie.fingerprint())
+    conditions = resolve(movie, settings, model.card)
+    job = Job(movie, model, settings, conditions, movie.fingerprint())
+    if settings.threshold != "auto":  # every candidate above it is asked for
+        return job
+    from smlm_pb.localization.significance import measure_least_significance
+
+    least = measure_least_significance(
+        movie,
+        model,
+        camera=conditions.camera,
+        psf_sigma_px=job.network_psf_sigma_px,
+        frames=conditions.frames,
+    )
+    return replace(job, conditions=replace(conditions, least_significance=round(least, 2)))
 
 
 def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:

@@ -82,6 +82,7 @@ class Job:
             psf_sigma_px=self.network_psf_sigma_px,
             frames=frames,
             floor=self.settings.floor,
+            least_significance=self.conditions.least_significance,
         )
 
     def finished_block(self, start: int, stop: int, candidates: Candidates, threshold: float) -> FinishedBlock:

@@ -18,6 +18,8 @@ from smlm_pb.localization.candidates import Candidates, join_candidates, select_
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.prefetch import Prefetch
 from smlm_pb.localization.sigma_calibration import SigmaCalibration
+from smlm_pb.localization.significance import lone_significance
+from smlm_pb.localization.threads import fit_threads
 from smlm_pb.movies import Movie, check_block, iterate_blocks
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def find_candidates(
     psf_sigma_px: float,
     frames: tuple[int, int],
     floor: float,
+    least_significance: float = 0.0,
     plan: Plan | None = None,
 ) -> Iterator[Iterator[Block]]:
     """Find the candidates of a movie, block by block.
@@ -122,6 +125,8 @@ def find_candidates(
         First frame and the one after the last.
     floor : float
         Smallest probability of a candidate that is listed.
+    least_significance : float
+        Lone candidates whose light is less significant are left out; see :mod:`smlm_pb.localization.significance`.
     plan : Plan, optional
         Sizes; chosen for the device when left out.
 
@@ -136,9 +141,26 @@ def find_candidates(
         When frames cannot be read or hold values that are no numbers.
     """
     plan = plan or plan_work(movie.height, movie.width, model.device)
+    fit_threads(model)
     with ExitStack() as stack:
         read = stack.enter_context(Prefetch(_read(movie, camera, frames, plan), _DEPTH))
-        found = _predict(read, model, camera.excess_noise_factor, psf_sigma_px, floor, plan)
+        found = (
+            Block(
+                first,
+                first + len(electrons),
+                candidates_of(
+                    electrons,
+                    model,
+                    psf_sigma_px=psf_sigma_px,
+                    floor=floor,
+                    first_frame=first,
+                    camera=camera,
+                    least_significance=least_significance,
+                    plan=plan,
+                ),
+            )
+            for first, electrons in read
+        )
         yield stack.enter_context(Prefetch(found, _DEPTH))
 
 
@@ -151,37 +173,73 @@ def _read(
         yield first, camera.to_electrons(block) / np.float32(camera.excess_noise_factor)
 
 
-def _predict(
-    blocks: Iterator[tuple[int, npt.NDArray[np.float32]]],
+def candidates_of(
+    electrons: npt.NDArray[np.float32],
     model: Model,
-    excess_noise_factor: float,
+    *,
     psf_sigma_px: float,
     floor: float,
-    plan: Plan,
-) -> Iterator[Block]:
+    first_frame: int = 0,
+    camera: Camera | None = None,
+    least_significance: float = 0.0,
+    plan: Plan | None = None,
+) -> Candidates:
+    """Find the candidates in frames that are in memory.
+
+    Parameters
+    ----------
+    electrons : array (frame, y, x), float32
+        Effective photo-electrons, on which photon noise has variance = mean.
+    model : Model
+        The network on its device.
+    psf_sigma_px, floor, least_significance, plan
+        As for :func:`find_candidates`.
+    first_frame : int
+        Frame number of the first frame.
+    camera : Camera, optional
+        Where the electrons come from; one without electron multiplication and read noise when left out.
+
+    Returns
+    -------
+    Candidates
+        One per molecule.
+    """
     import torch
 
+    from smlm_pb.camera import Camera
     from smlm_pb.networks import predict_tiled
 
+    camera = camera or Camera()
+    plan = plan or plan_work(electrons.shape[1], electrons.shape[2], model.device)
     calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
-    for first, electrons in blocks:
-        parts: list[Candidates] = []
-        for start in range(0, len(electrons), plan.batch_frames):
-            with arithmetic(model.device):
-                batch = torch.from_numpy(electrons[start : start + plan.batch_frames, None]).to(model.device)
-                sigma = torch.full((len(batch),), psf_sigma_px, device=model.device)
-                field = predict_tiled(model.network, batch, sigma, tile_px=plan.tile_px)
-                listed = select_candidates(
-                    field,
-                    first_frame=first + start,
-                    floor=min(floor, SHARE_FLOOR),
-                    excess_noise_factor=excess_noise_factor,
-                )
-            parts.append(_finish(listed, floor, calibration))
-        yield Block(first, first + len(electrons), join_candidates(parts))
+    parts: list[Candidates] = []
+    for start in range(0, len(electrons), plan.batch_frames):
+        frames = electrons[start : start + plan.batch_frames]
+        with arithmetic(model.device):
+            batch = torch.from_numpy(frames[:, None]).to(model.device)
+            sigma = torch.full((len(batch),), psf_sigma_px, device=model.device)
+            field = predict_tiled(model.network, batch, sigma, tile_px=plan.tile_px)
+            listed = select_candidates(
+                field,
+                first_frame=first_frame + start,
+                floor=min(floor, SHARE_FLOOR),
+                excess_noise_factor=camera.excess_noise_factor,
+            )
+        one_each = _one_per_molecule(listed, floor, calibration)
+        if least_significance > 0:
+            significance = lone_significance(
+                one_each.rows,
+                frames,
+                first_frame=first_frame + start,
+                psf_sigma_px=psf_sigma_px,
+                camera=camera,
+            )
+            one_each = one_each._replace(rows=one_each.rows[significance >= least_significance])
+        parts.append(one_each)
+    return join_candidates(parts)
 
 
-def _finish(listed: Candidates, floor: float, calibration: SigmaCalibration | None) -> Candidates:
+def _one_per_molecule(listed: Candidates, floor: float, calibration: SigmaCalibration | None) -> Candidates:
     """One candidate per molecule, with the precision that it has, from the floor on."""
     rows = pool_shares(listed.rows)
     if calibration is not None:

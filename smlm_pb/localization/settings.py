@@ -118,6 +118,9 @@ class Conditions:
         For every value whether it was given, read from the file, estimated or assumed.
     warnings : tuple of str
         What the user should know, one sentence each.
+    least_significance : float
+        How significant the light of a lone molecule must be, standard deviations of the noise; 0 where every candidate
+        above the threshold is asked for. See :mod:`smlm_pb.localization.significance`.
     """
 
     camera: Camera
@@ -127,6 +130,7 @@ class Conditions:
     frames: tuple[int, int]
     origin: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    least_significance: float = 0.0
 
     @property
     def n_frames(self) -> int:
