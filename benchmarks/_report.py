@@ -129,7 +129,10 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argpar
     if args.threads is not None:
         import torch
 
+        from smlm_pb.localization.threads import use_threads
+
         torch.set_num_threads(args.threads)
+        use_threads(args.threads)
     return args
 
 

@@ -33,6 +33,10 @@ class ConfigurationError(SmlmPbError):
     """An experiment, recipe or pipeline file, or an option, with a wrong key or value."""
 
 
+class ClusterError(SmlmPbError):
+    """Other processes or machines that do not answer, or do not get their work done."""
+
+
 class ImpossibleCountError(SmlmPbError, ValueError):
     """A molecule count that the candidates cannot produce (negative, or more than there are)."""
 

@@ -15,6 +15,7 @@ from smlm_pb.cli.common import (
     add_device_option,
     add_frames_option,
     add_model_options,
+    positive_int,
 )
 from smlm_pb.cli.faults import EXIT_BUG, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, describe_fault
 from smlm_pb.cli.progress import note, say, show_progress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from smlm_pb.cli.inputs import Found
     from smlm_pb.cli.progress import OnProgress
+    from smlm_pb.localization.cluster import Cluster
     from smlm_pb.localization.job import Job
     from smlm_pb.localization.to_file import FileResult, FileRun
 
@@ -75,6 +77,15 @@ def add_parser(subparsers: Any) -> None:
         action="store_true",
         help="continue what was interrupted; movies that are done are passed over",
     )
+    several = parser.add_argument_group("several processes or machines", "Needs pip install 'smlm-pb[distributed]'.")
+    where = several.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=positive_int, metavar="N", help="find the molecules in N processes")
+    where.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="find the molecules on the workers of this Dask scheduler (its address, or its scheduler file); they see"
+        " the movies under the same paths",
+    )
     parser.add_argument(
         "--summary",
         choices=("table", "json"),
@@ -108,21 +119,36 @@ def run(args: argparse.Namespace) -> int:
     )
     movies = find_movies(args.movies)
     _refuse_equal_targets(movies, args.out)
-    file_run = FileRun(
-        settings, args.out, overwrite=args.overwrite, resume=args.resume, model=args.model, device=args.device
-    )
-    if any(movie.problem is None for movie in movies):
-        file_run.load_model()  # a wrong model or device is wrong for every movie
     outcomes: list[_Outcome] = []
-    try:
-        for number, movie in enumerate(movies, start=1):
-            label = movie.path.name if len(movies) == 1 else f"{movie.path.name} ({number}/{len(movies)})"
-            outcomes.append(_localize(movie, label, file_run, args))
-    except (Cancelled, KeyboardInterrupt):
-        if outcomes:
-            _report(outcomes, args)
-        raise
+    with ExitStack() as stack:
+        file_run = FileRun(
+            settings,
+            args.out,
+            overwrite=args.overwrite,
+            resume=args.resume,
+            model=args.model,
+            device="auto" if args.scheduler else args.device,
+            cluster=_open_cluster(args, stack),
+        )
+        if any(movie.problem is None for movie in movies):
+            file_run.load_model()  # a wrong model or device is wrong for every movie
+        try:
+            for number, movie in enumerate(movies, start=1):
+                label = movie.path.name if len(movies) == 1 else f"{movie.path.name} ({number}/{len(movies)})"
+                outcomes.append(_localize(movie, label, file_run, args))
+        except (Cancelled, KeyboardInterrupt):
+            if outcomes:
+                _report(outcomes, args)
+            raise
     return _report(outcomes, args)
+
+
+def _open_cluster(args: argparse.Namespace, stack: ExitStack) -> Cluster | None:
+    if args.workers is None and args.scheduler is None:
+        return None
+    from smlm_pb.localization.cluster import Cluster
+
+    return stack.enter_context(Cluster(workers=args.workers, scheduler=args.scheduler, device=args.device))
 
 
 def _localize(movie: Found, label: str, file_run: FileRun, args: argparse.Namespace) -> _Outcome:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import os
 
     from smlm_pb.camera import Camera
+    from smlm_pb.localization.cluster import Cluster
 
 TABLE_ENDING, WORK_ENDING = "_locs.hdf5", "_locs.work"
 
@@ -85,6 +86,7 @@ def localize_to_file(
     refine: str = DEFAULT_REFINE,
     overwrite: bool = False,
     resume: bool = False,
+    cluster: Cluster | None = None,
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
     on_block: OnBlock | None = None,
@@ -106,6 +108,8 @@ def localize_to_file(
         Replace a table, or an unfinished run, that is there already.
     resume : bool
         Continue an unfinished run; a complete table is left as it is, and where there is nothing a run is started.
+    cluster : Cluster, optional
+        Workers that find the molecules; see :class:`smlm_pb.localization.cluster.Cluster`.
     on_progress, should_stop, on_block : callable, optional
         As for :func:`smlm_pb.localize`.
 
@@ -140,7 +144,7 @@ def localize_to_file(
         floor=floor,
         refine=refine,
     )
-    run = FileRun(settings, out_dir, overwrite=overwrite, resume=resume, model=model, device=device)
+    run = FileRun(settings, out_dir, overwrite=overwrite, resume=resume, model=model, device=device, cluster=cluster)
     return run(movie, on_progress=on_progress, should_stop=should_stop, on_block=on_block).path
 
 
@@ -159,6 +163,8 @@ class FileRun:
         Loaded at the first movie, once the output was found free.
     device : str
         Where the network runs.
+    cluster : Cluster, optional
+        Workers that find the molecules.
     """
 
     def __init__(
@@ -170,11 +176,12 @@ class FileRun:
         resume: bool = False,
         model: str | os.PathLike[str] | Model = DEFAULT_MODEL,
         device: str = "auto",
+        cluster: Cluster | None = None,
     ) -> None:
         if overwrite and resume:
             raise ConfigurationError("overwrite starts anew and resume continues: choose one of them.")
         self.settings, self.out_dir, self.overwrite, self.resume = settings, Path(out_dir), overwrite, resume
-        self._model, self._device = model, device
+        self._model, self._device, self._cluster = model, device, cluster
 
     def load_model(self) -> Model:
         """The model, loaded once."""
@@ -210,10 +217,11 @@ class FileRun:
                 callbacks.on_start(job)
             began = time.monotonic()
             first = work.done_until or job.conditions.frames[0]
-            _find(job, work, first, callbacks)
+            _find(job, work, first, callbacks, self._cluster)
             seconds = time.monotonic() - began
             try:
-                provenance, warnings = write_table(job, work, target)
+                remarks = {} if self._cluster is None else {"cluster": self._cluster.describe()}
+                provenance, warnings = write_table(job, work, target, remarks=remarks)
             except KeyboardInterrupt:
                 raise stopped(job, work) from None
             for warning in warnings:
@@ -293,7 +301,7 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
-def _find(job: Job, work: WorkFile, first: int, callbacks: _Callbacks) -> None:
+def _find(job: Job, work: WorkFile, first: int, callbacks: _Callbacks, cluster: Cluster | None = None) -> None:
     """Find the candidates of all frames from ``first`` on and keep them in the work file."""
     _, on_progress, should_stop, on_block = callbacks
     start, stop = job.conditions.frames
@@ -301,7 +309,8 @@ def _find(job: Job, work: WorkFile, first: int, callbacks: _Callbacks) -> None:
     if on_progress is not None and first > start:
         on_progress(first - start, stop - start)
     try:
-        with job.find_candidates((first, stop)) as blocks:
+        frames = (first, stop)
+        with job.find_candidates(frames) if cluster is None else cluster.find_candidates(job, frames) as blocks:
             for block in blocks:
                 work.append(block)
                 if on_block is not None:

@@ -1,0 +1,90 @@
+"""The number of processor threads: measured once, never more than helps, and never against the user's word."""
+
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hand_made_model import make_model
+
+from smlm_pb.errors import ConfigurationError
+from smlm_pb.localization import load_model, threads
+
+
+@pytest.fixture
+def model(tmp_path):
+    return load_model(make_model(tmp_path / "model"), "cpu")
+
+
+@pytest.fixture(autouse=True)
+def as_it_was(monkeypatch):
+    """A process in which nothing was said or measured, and torch as it was at the end."""
+    before = torch.get_num_threads()
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("given", "limit", "measured"):
+        monkeypatch.setattr(threads._Choice, name, None)
+    monkeypatch.setattr(threads, "available_processors", lambda: 8)
+    yield
+    torch.set_num_threads(before)
+
+
+def takes(monkeypatch, seconds):
+    """Let a pass take so long, by the number of threads."""
+    calls = []
+
+    def measure(*_):
+        calls.append(torch.get_num_threads())
+        return seconds[torch.get_num_threads()]
+
+    monkeypatch.setattr(threads, "_time", measure)
+    torch.set_num_threads(8)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("seconds", "best"),
+    [
+        ({1: 1.0, 2: 0.5, 4: 0.25, 8: 0.13}, 8),
+        ({1: 1.0, 2: 0.6, 4: 0.58, 8: 0.5}, 2),  # not worth it
+        ({1: 1.0, 2: 2.7, 4: 3.0, 8: 3.0}, 1),  # a busy machine
+    ],
+)
+def test_more_threads_as_long_as_they_help(model, monkeypatch, seconds, best):
+    calls = takes(monkeypatch, seconds)
+    assert threads.fit_threads(model) == torch.get_num_threads() == best
+    measured = len(calls)
+    assert threads.fit_threads(model) == best
+    assert len(calls) == measured  # once per process
+
+
+def test_other_processes_keep_their_share(model, monkeypatch):
+    takes(monkeypatch, {1: 1.0, 2: 0.5, 3: 0.3, 4: 0.2, 8: 0.1})
+    threads.limit_threads(3)
+    assert threads.fit_threads(model) == 3
+
+
+def test_what_is_said_is_not_measured(model, monkeypatch):
+    calls = takes(monkeypatch, {1: 1.0})
+    threads.use_threads(2)
+    assert threads.fit_threads(model) == 2
+    monkeypatch.setattr(threads._Choice, "given", None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    torch.set_num_threads(2)
+    assert threads.fit_threads(model) == 2
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    graphics_card = SimpleNamespace(network=model.network, device=torch.device("cuda"))
+    assert threads.fit_threads(graphics_card) == 2
+    assert calls == []
+    with pytest.raises(ConfigurationError, match="1 or more"):
+        threads.use_threads(0)
+
+
+def test_the_measurement_is_short(model):
+    torch.set_num_threads(4)
+    threads.fit_threads(model)
+    threads.use_threads(None)
+    torch.set_num_threads(4)
+    began = time.process_time()
+    assert 1 <= threads.fit_threads(model) <= 4
+    assert time.process_time() - began < 5  # of all threads together, on a busy machine
