@@ -64,8 +64,8 @@ def add_parser(subparsers: Any) -> None:
     group.add_argument(
         "--no-second-pass",
         action="store_true",
-        help="keep the camera and the PSF width as estimated from the first frames; otherwise the movie is localized"
-        " once more at the end if the finished movie tells other values",
+        help="keep what was estimated from the first frames (camera, PSF width, significance of lone molecules);"
+        " otherwise the movie is localized once more at the end if the finished movie tells other values",
     )
     add_camera_options(parser)
     add_model_options(parser)

@@ -51,8 +51,9 @@ class WatchOptions:
     poll_s : float
         How often new frames are looked for, s; less often where looking takes long.
     second_pass : bool
-        Whether to localize the movie once more at the end, when the camera or the width of the PSF, estimated from
-        the finished movie, differ from what its first frames told. Without it the first estimates are kept.
+        Whether to localize the movie once more at the end, when what is estimated from the finished movie (camera,
+        width of the PSF, significance of lone molecules) differs from what its first frames told. Without it the first
+        estimates are kept.
     """
 
     idle_s: float = 60.0
@@ -238,11 +239,9 @@ class _Watch:
         return self._growing.finish()[0]
 
     def _prepare(self, movie: Movie) -> Job:
-        from smlm_pb.localization.conditions import resolve
+        from smlm_pb.localization.conditions import prepare
 
-        return Job(
-            movie, self._model, self._settings, resolve(movie, self._settings, self._model.card), _beginning(movie)
-        )
+        return replace(prepare(movie, self._model, self._settings), fingerprint=_beginning(movie))
 
     def _look(self) -> int:
         """Frames that are whole by now."""
@@ -305,9 +304,10 @@ class _Watch:
     def _write_unfinished(self, job: Job) -> int:
         done = self._work.done_until or 0
         # Refinement waits for the end: what it measures of a movie must not depend on the moment.
+        movie = self._latest if self._latest is not None and job.movie.n_frames < done else job.movie
         so_far = replace(
             job,
-            movie=self._latest or job.movie,
+            movie=movie,
             settings=replace(job.settings, refine="off"),
             conditions=replace(job.conditions, frames=(0, done)),
         )
@@ -362,9 +362,10 @@ class _Watch:
         )
 
 
-def _decisive(conditions: Conditions) -> tuple[Any, ...]:
-    """What the candidates depend on."""
-    return conditions.camera.as_dict(), conditions.psf_sigma_px
+def _decisive(conditions: Conditions) -> dict[str, Any]:
+    """What the candidates depend on: all that is not said of the movie as a whole."""
+    aside = ("frames", "warnings", "origin", "background_e", "pixel_size_nm")
+    return {name: value for name, value in conditions.as_dict().items() if name not in aside}
 
 
 def _remarks(frames: int, *, complete: bool) -> dict[str, Any]:
