@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from smlm_pb.camera import Camera
     from smlm_pb.errors import SmlmPbError
     from smlm_pb.evaluation import error_budget, evaluate
-    from smlm_pb.formats import read_table, write_table
+    from smlm_pb.formats import iterate_table, read_table, write_table
     from smlm_pb.localization import list_models, load_model, localize, localize_to_file
     from smlm_pb.localizations import Localizations, MovieInfo
     from smlm_pb.movies import open_movie
@@ -63,6 +63,7 @@ __all__ = [
     "filter_neighbours",
     "filter_region",
     "frc",
+    "iterate_table",
     "link",
     "list_models",
     "load_model",
@@ -99,6 +100,7 @@ _HOME = {
     "filter_neighbours": "analysis",
     "filter_region": "analysis",
     "frc": "analysis",
+    "iterate_table": "formats",
     "link": "analysis",
     "list_models": "localization",
     "load_model": "localization",

@@ -1,4 +1,4 @@
-"""Rendered images as files: PNG with a scale bar for people, TIFF with physical scale for programs."""
+"""Rendered images as files: PNG with a scale bar for people, TIFF and OME-Zarr with physical scale for programs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.errors import ConfigurationError, OutputError
-from smlm_pb.formats.output import written_whole
+from smlm_pb.formats.output import check_target, written_whole
 
 if TYPE_CHECKING:
     from smlm_pb.analysis.rendering import Rendering
@@ -41,7 +41,8 @@ def save_image(
     image : Rendering, or array (height, width) or (height, width, 3)
         What to write.
     path : path-like
-        ``.png`` for a picture, ``.tif`` or ``.tiff`` for values.
+        ``.png`` for a picture, ``.tif`` or ``.tiff`` for values, ``.zarr`` for values as a pyramid (OME-Zarr, a folder;
+        needs the package zarr).
     pixel_size_nm : float, optional
         Edge of a pixel, for an array; a :class:`Rendering` knows it.
     colormap : str
@@ -70,10 +71,10 @@ def save_image(
         When an option is impossible or the pixel size is missing.
     """
     values, pixel = _values_and_scale(image, pixel_size_nm)
-    ending = Path(path).suffix.lower()
-    if ending not in (".png", ".tif", ".tiff"):
-        raise OutputError(f"{path}: unknown kind of image {ending!r}; use .png, .tif or .tiff.")
-    if ending == ".png":
+    ending = _ending(path)
+    if ending == ".zarr":
+        _write_zarr(image, values, pixel, Path(path), percentile, overwrite)
+    elif ending == ".png":
         picture = to_picture(values, colormap=colormap, percentile=percentile, gamma=gamma)
         if scale_bar and pixel is not None:
             picture = draw_scale_bar(picture, pixel)
@@ -84,6 +85,22 @@ def save_image(
     else:
         _write_tiff(values, pixel, path, dtype, overwrite)
     return Path(path)
+
+
+def check_image(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Refuse a target early, before long work.
+
+    Raises
+    ------
+    OutputError
+        When the ending is unknown, or the file must not or cannot be written.
+    """
+    from smlm_pb.analysis.ome_zarr import check_folder
+
+    if _ending(path) == ".zarr":
+        check_folder(Path(path), overwrite)
+    else:
+        check_target(Path(path), overwrite)
 
 
 def to_picture(
@@ -197,6 +214,32 @@ def _values_and_scale(
     if pixel is not None and not (math.isfinite(pixel) and pixel > 0):
         raise ConfigurationError(f"pixel_size_nm = {pixel} is impossible; give nm above 0, e.g. 10.")
     return values, pixel
+
+
+def _ending(path: str | os.PathLike[str]) -> str:
+    ending = Path(path).suffix.lower()
+    if ending not in (".png", ".tif", ".tiff", ".zarr"):
+        raise OutputError(f"{path}: unknown kind of image {ending!r}; use .png, .tif, .tiff or .ome.zarr.")
+    return ending
+
+
+def _write_zarr(
+    image: Rendering | npt.ArrayLike,
+    values: npt.NDArray[np.float32],
+    pixel: float | None,
+    path: Path,
+    percentile: float,
+    overwrite: bool,
+) -> None:
+    from smlm_pb.analysis.ome_zarr import write_pyramid
+
+    grid = getattr(image, "grid", None)
+    origin = (0.0, 0.0)
+    if grid is not None:
+        origin = tuple(place * grid.camera_pixel_size_nm for place in grid.translate_px)
+    full = full_brightness(values if values.ndim == 2 else values.max(axis=2), percentile)
+    name = path.name.removesuffix(".zarr").removesuffix(".ome")
+    write_pyramid(values, path, pixel_size_nm=pixel, origin_nm=origin, full=full, name=name, overwrite=overwrite)
 
 
 def _write_png(picture: ByteImage, path: str | os.PathLike[str], overwrite: bool) -> None:

@@ -137,7 +137,7 @@ class RenderStep(_Section):
     gamma: float = Field(1.0, gt=0, description="below 1 makes dim structures visible", examples=[0.7])
     scale_bar: bool = Field(True, description="whether to draw a scale bar", examples=["true"])
     dtype: Literal["float32", "uint16"] = Field("float32", description="values of a TIFF", examples=["float32"])
-    endings: tuple[Literal["png", "tif"], ...] = Field(
+    endings: tuple[Literal["png", "tif", "ome.zarr"], ...] = Field(
         ("png",), min_length=1, description="kinds of image files", examples=["[png, tif]"]
     )
 

@@ -57,7 +57,7 @@ class _Plan:
     @property
     def targets(self) -> list[Path]:
         kept = [path for name, path in self.tables.items() if name not in ("start", "localize")]
-        return [*kept, *self.images, *([self.report] if self.report else []), self.settings]
+        return [*kept, *([self.report] if self.report else []), self.settings]
 
 
 def run_pipeline(
@@ -183,6 +183,7 @@ def _plan(pipeline: Pipeline, out: Path) -> _Plan:
 
 def _check(pipeline: Pipeline, plan: _Plan, *, replace_results: bool) -> Localizations | None:
     """Find whatever is wrong before any work; returns the truth where there is one."""
+    from smlm_pb.analysis.picture import check_image
     from smlm_pb.formats import read_table
     from smlm_pb.formats.output import check_target
     from smlm_pb.localizations import Localizations
@@ -203,9 +204,10 @@ def _check(pipeline: Pipeline, plan: _Plan, *, replace_results: bool) -> Localiz
         columns = [*Localizations.empty(info).column_names]
         columns += [] if pipeline.localize.refine == "off" else _REFINED_COLUMNS
         sample = _example(columns, info, pipeline.localize.pixel_size_nm)
-    for target in plan.targets:
-        if target.parent.is_dir():
-            check_target(target, replace_results)
+    for check, targets in ((check_target, plan.targets), (check_image, plan.images)):
+        for target in targets:
+            if target.parent.is_dir():
+                check(target, replace_results)
     truth = None
     if pipeline.report is not None and pipeline.report.truth is not None:
         truth = read_table(pipeline.report.truth)

@@ -264,6 +264,15 @@ def colours_of(values: FloatArray, limits: tuple[float, float], colormap: str) -
     return table[np.clip(relative * 255 + 0.5, 0, 255).astype(np.intp)]
 
 
+def limits_of(blocks: Iterable[Localizations], name: str) -> tuple[float, float]:
+    """The 1st and 99th percentile of a column of a table that comes in blocks, from some of its rows."""
+    values = [np.zeros(0)]
+    for block in blocks:
+        # Limits need no more than this, however long the table is.
+        values.append(colour_values(block.select(slice(None, None, max(1, len(block) // 20_000))), name))
+    return _percentile_limits(np.concatenate(values))
+
+
 def _blocks(locs: Localizations | Iterable[Localizations]) -> Iterator[Localizations]:
     from smlm_pb.localizations import Localizations
 

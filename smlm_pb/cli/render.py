@@ -15,11 +15,15 @@ from smlm_pb.cli.common import (
 )
 from smlm_pb.cli.faults import EXIT_OK
 
+#: Tables of more rows are read in parts of so many.
+STREAM_ROWS = 1 << 21
+
 _DESCRIPTION = """\
 Draw the super-resolved image of a table of molecules.
 
 gaussian draws every molecule as wide as its own precision, blur all with the same width, histogram counts
-molecules per pixel. A name ending in .png gives a picture with a scale bar, .tif the values with physical scale.
+molecules per pixel. A name ending in .png gives a picture with a scale bar, .tif the values with physical scale,
+.ome.zarr the same as a pyramid of ever coarser images. HDF5 tables of any length are read in parts.
 """
 
 
@@ -30,7 +34,10 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("locs", type=existing_file, metavar="LOCS", help="table of molecules, any known format")
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="image to write, .png or .tif (default: LOCS with the ending .png)"
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help=".png, .tif or .ome.zarr (default: LOCS with the ending .png)",
     )
     parser.add_argument("--from", dest="format", metavar="FORMAT", help="format of LOCS (default: recognized)")
     parser.add_argument(
@@ -77,14 +84,14 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Render and write."""
     from smlm_pb.analysis import render, save_image
+    from smlm_pb.analysis.picture import check_image
     from smlm_pb.cli.progress import note
-    from smlm_pb.formats import read_table
-    from smlm_pb.formats.output import check_target
 
     out = args.out if args.out is not None else args.locs.with_suffix(".png")
-    check_target(out, args.overwrite)
-    locs = read_table(args.locs, format=args.format, pixel_size_nm=args.camera_pixel_size_nm)
+    check_image(out, args.overwrite)
     method: Any = args.method or ("gaussian" if args.blur_nm is None else "blur")
+    limits = None if args.colour_limits is None else tuple(args.colour_limits)
+    locs, limits = _read(args, limits)
     rendering = render(
         locs,
         pixel_size_nm=args.pixel_size_nm,
@@ -93,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         min_blur_nm=args.min_blur_nm,
         roi=None if args.roi is None else tuple(args.roi),
         colour_by=args.colour_by,
-        colour_limits=None if args.colour_limits is None else tuple(args.colour_limits),
+        colour_limits=limits,
         colormap=args.colormap or "turbo",
         camera_pixel_size_nm=args.camera_pixel_size_nm,
     )
@@ -114,3 +121,22 @@ def run(args: argparse.Namespace) -> int:
         f" ({method}).",
     )
     return EXIT_OK
+
+
+def _read(args: argparse.Namespace, limits: Any) -> tuple[Any, Any]:
+    """The table, in parts where it is long, and the limits of the colours, which all parts must share."""
+    from smlm_pb.analysis.rendering import limits_of
+    from smlm_pb.formats import iterate_table, read_table, row_count
+
+    pixel = args.camera_pixel_size_nm
+    n_rows = row_count(args.locs, args.format)
+    if n_rows is None or n_rows <= STREAM_ROWS:
+        return read_table(args.locs, format=args.format, pixel_size_nm=pixel), limits
+    columns = None if args.colour_by is not None else ("sigma_x", "sigma_y")
+
+    def parts() -> Any:
+        return iterate_table(args.locs, args.format, rows=STREAM_ROWS, columns=columns, pixel_size_nm=pixel)
+
+    if args.colour_by is not None and limits is None:
+        limits = limits_of(parts(), args.colour_by)
+    return parts(), limits

@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 
 from smlm_pb.formats.base import Convention, ReadOptions, TableFormat
+from smlm_pb.formats.blocks import iterate_table, row_count
 from smlm_pb.formats.conversion import describe_writing, to_foreign, to_localizations
 from smlm_pb.formats.native import NativeWriter
 from smlm_pb.formats.output import check_target, written_whole
@@ -23,7 +24,9 @@ __all__ = [
     "NativeWriter",
     "TableFormat",
     "describe_writing",
+    "iterate_table",
     "read_table",
+    "row_count",
     "sniff",
     "write_table",
 ]

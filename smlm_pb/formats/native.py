@@ -319,17 +319,34 @@ def read_native(path: Path, options: ReadOptions) -> RawTable:
         When it is damaged or has no table.
     """
     with open_hdf5(path) as file:
-        table = file.get("locs")
-        if table is None:
-            raise TableError(f"{path} has no dataset /locs; it holds {', '.join(file) or 'nothing'}.")
-        if not hasattr(table, "dtype") or not table.dtype.names:
-            raise TableError(f"{path}: /locs is no table of named columns; open and save it in Picasso once more.")
-        columns = _read_table(table, path)
+        columns = _read_table(locs_of(file, path), path)
         if "smlm_pb" in file:
             _restore(columns, file["smlm_pb"], path)
-        documents = []
-        if "metadata" in file:
-            documents = load_json(hdf5_column(file["metadata"], path).item(), str(path))
+        movie, provenance, notes = read_history(file, path)
+    return RawTable(columns, provenance=provenance, notes=notes, **movie)
+
+
+def locs_of(file: Any, path: Path) -> Any:
+    """The table in an open file.
+
+    Raises
+    ------
+    TableError
+        When there is none.
+    """
+    table = file.get("locs")
+    if table is None:
+        raise TableError(f"{path} has no dataset /locs; it holds {', '.join(file) or 'nothing'}.")
+    if not hasattr(table, "dtype") or not table.dtype.names:
+        raise TableError(f"{path}: /locs is no table of named columns; open and save it in Picasso once more.")
+    return table
+
+
+def read_history(file: Any, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]], list[str]]:
+    """What an open file, or the YAML beside it, says of the movie; the history; and what is missing."""
+    documents = []
+    if "metadata" in file:
+        documents = load_json(hdf5_column(file["metadata"], path).item(), str(path))
     sidecar = path.with_suffix(".yaml")
     notes = []
     if not documents and sidecar.exists():
@@ -340,7 +357,7 @@ def read_native(path: Path, options: ReadOptions) -> RawTable:
     if "pixel_size_nm" not in movie and sidecar.exists():
         added = from_documents(load_yaml(sidecar))[0].get("pixel_size_nm")
         movie |= {"pixel_size_nm": added} if added else {}
-    return RawTable(columns, provenance=provenance, notes=notes, **movie)
+    return movie, provenance, notes
 
 
 def _read_table(table: Any, path: Path) -> dict[str, Array]:
