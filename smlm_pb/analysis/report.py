@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from smlm_pb._version import __version__
 from smlm_pb.analysis.report_findings import Findings, gather, last_step
 from smlm_pb.analysis.report_parts import figure, grid, hint, section, text
+from smlm_pb.analysis.report_range import training_range
 from smlm_pb.analysis.report_style import STYLE
 from smlm_pb.errors import MovieError, SmlmPbError
 
@@ -168,6 +169,7 @@ def _compose(
         sections.precision(found),
         sections.splitting(found),
         sections.expectation(found),
+        training_range(found),
         sections.comparison(found),
         sections.history(found),
         f"<footer>Made by smlm-pb {text(__version__)}. Positions are in camera pixels, the centre of the first pixel "

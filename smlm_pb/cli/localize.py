@@ -247,6 +247,7 @@ def _as_dict(outcome: _Outcome) -> dict[str, Any]:
         "frames_done": result.frames_done,
         "seconds": round(result.seconds, 3),
         "frames_per_s": _rate(result),
+        "range": step.get("range"),
         "warnings": step["warnings"],
     }
 
@@ -265,7 +266,25 @@ def _table(results: list[FileResult]) -> str:
         for row in rows
     ]  # fmt: skip
     paths = [f"written: {result.path}" for result in results] if len(results) <= 3 else []
-    return "\n".join([*lines, *(paths or [f"written: {len(results)} tables in {results[0].path.parent}"])])
+    outside = [line for result in results if (line := _outside(result))]
+    return "\n".join([*lines, *outside, *(paths or [f"written: {len(results)} tables in {results[0].path.parent}"])])
+
+
+def _outside(result: FileResult) -> str:
+    """One line where a movie, or a part of it, lies outside of what the model was trained for."""
+    step = result.provenance
+    levels = [level for row in step.get("range", {}).get("tile_level", []) for level in row]
+    names = {"density_per_px2": "density", "photons": "photons", "background_e": "background", "psf_sigma_px": "PSF"}
+    causes = [
+        names[name]
+        for name, quantity in step.get("range", {}).get("quantities", {}).items()
+        if quantity["level"] or any(map(any, quantity["tile_level"]))
+    ]
+    if not causes:
+        return ""
+    where = f"in {sum(map(bool, levels))} of {len(levels)} tiles" if any(levels) else "on the whole"
+    model, movie = step["model"]["name"], step["movie"]["name"]
+    return f"outside of the range of model {model}: {movie} {where} ({', '.join(causes)}); see the warnings"
 
 
 def _row(result: FileResult) -> tuple[str, ...]:

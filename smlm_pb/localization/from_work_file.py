@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smlm_pb.localization.job import Job, at_or_above, choose_threshold
+from smlm_pb.localization.range_check import check_range
 from smlm_pb.localization.refining import Refining
-from smlm_pb.localization.summary import Summary, SummaryBuilder, warn_about
+from smlm_pb.localization.summary import Summary, SummaryBuilder
 from smlm_pb.localization.threshold import Expectation, ProbabilityHistogram
 
 if TYPE_CHECKING:
@@ -83,11 +84,6 @@ def _kept_rows(work: WorkFile, expectation: Expectation) -> Iterator[npt.NDArray
 
 
 def _conclude(job: Job, expectation: Expectation, summary: Summary) -> tuple[dict[str, Any], list[str]]:
-    warnings = warn_about(
-        summary,
-        expectation,
-        job.model.card,
-        name=job.movie.name,
-        excess_noise_factor=job.conditions.camera.excess_noise_factor,
-    )
-    return job.provenance(expectation, summary, warnings), warnings
+    report = check_range(job, summary, expectation)
+    warnings = list(report.warnings)
+    return {**job.provenance(expectation, summary, warnings), "range": report.as_dict()}, warnings

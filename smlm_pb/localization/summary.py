@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+
+from smlm_pb.localization.range_tiles import MoleculesByTile, TileGrid
 
 if TYPE_CHECKING:
     from smlm_pb.localization.model_card import ModelCard
@@ -59,6 +61,8 @@ class Summary:
         Median localization precision (root mean square of x and y), px.
     median_photons, median_background_e : float or None
         Medians over the molecules, e⁻ and e⁻ per pixel.
+    tiles : MoleculesByTile or None
+        The same by parts of the field; None where nothing was added.
     """
 
     frames: int
@@ -67,10 +71,11 @@ class Summary:
     median_sigma_px: float | None
     median_photons: float | None
     median_background_e: float | None
+    tiles: MoleculesByTile | None = field(default=None, compare=False, repr=False)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return asdict(self)
+        """Plain values, ready for JSON; without the tiles."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tiles"}
 
 
 class SummaryBuilder:
@@ -79,10 +84,14 @@ class SummaryBuilder:
     def __init__(self, frames: int, frame_px: int) -> None:
         self._frames, self._frame_px = frames, frame_px
         self._molecules = 0
+        self._tiles: MoleculesByTile | None = None
         self._sigma, self._photons, self._background = MedianOfMany(), MedianOfMany(), MedianOfMany()
 
     def add(self, rows: Localizations) -> None:
         """Take in some rows of the table."""
+        if self._tiles is None:
+            self._tiles = MoleculesByTile(TileGrid.of_frame(rows.info.height, rows.info.width))
+        self._tiles.add(rows)
         self._molecules += len(rows)
         self._sigma.add(np.sqrt((rows["sigma_x"] ** 2 + rows["sigma_y"] ** 2) / 2))
         self._photons.add(rows["photons"])
@@ -97,6 +106,7 @@ class SummaryBuilder:
             median_sigma_px=self._sigma.median(),
             median_photons=self._photons.median(),
             median_background_e=self._background.median(),
+            tiles=self._tiles,
         )
 
 

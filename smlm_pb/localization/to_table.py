@@ -19,9 +19,10 @@ from smlm_pb.localization.job import (
     get_model,
 )
 from smlm_pb.localization.model import DEFAULT_MODEL, Model
+from smlm_pb.localization.range_check import check_range
 from smlm_pb.localization.refining import Refining
 from smlm_pb.localization.settings import DEFAULT_REFINE, JobSettings
-from smlm_pb.localization.summary import SummaryBuilder, warn_about
+from smlm_pb.localization.summary import SummaryBuilder
 from smlm_pb.localization.threshold import ProbabilityHistogram
 from smlm_pb.localizations import Localizations
 from smlm_pb.movies import open_movie
@@ -194,14 +195,8 @@ def _select(job: Job, parts: list[npt.NDArray[Any]], histogram: ProbabilityHisto
     table = Localizations.concatenate(list(refining.tables([rows])))
     builder.add(table)
     summary = builder.finish()
-    warnings = warn_about(
-        summary,
-        expectation,
-        job.model.card,
-        name=job.movie.name,
-        excess_noise_factor=job.conditions.camera.excess_noise_factor,
-    )
-    for warning in warnings:
+    report = check_range(job, summary, expectation)
+    for warning in report.warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=4)
-    step = job.provenance(expectation, summary, warnings)
-    return table.with_provenance({**step, "refinement": refining.as_dict()})
+    step = job.provenance(expectation, summary, list(report.warnings))
+    return table.with_provenance({**step, "range": report.as_dict(), "refinement": refining.as_dict()})
