@@ -1,7 +1,8 @@
 """Removing the drift of the stage from a table, and knowing whether that helped.
 
 The displacement is found from the localizations themselves (:mod:`smlm_pb.analysis.drift_kernel`, or
-:mod:`smlm_pb.analysis.drift_correlation`). It is accepted only if it brings molecules together that had no part in
+:mod:`smlm_pb.analysis.drift_correlation`), or from beads among them (:mod:`smlm_pb.analysis.drift_fiducials`). It is
+accepted only if it brings molecules together that had no part in
 finding it: the field is divided into two halves of a chequerboard, the path found in one half is tried on the other,
 and the gain must be certain. The difference of the two paths also tells how large the
 remaining error is at least.
@@ -10,7 +11,7 @@ remaining error is at least.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,12 +25,12 @@ if TYPE_CHECKING:
     from smlm_pb.localizations import Localizations
 
 FloatArray = npt.NDArray[Any]
-Method = Literal["kernel", "correlation"]
-METHODS: tuple[Method, ...] = ("kernel", "correlation")
+Method = Literal["kernel", "correlation", "fiducials"]
+METHODS: tuple[Method, ...] = ("kernel", "correlation", "fiducials")
 
 LEAST_MOLECULES = 300
 _TILES = 8
-_CERTAIN = 3.0
+CERTAIN = 3.0
 #: Points of the path that the history of a table keeps: enough for a figure.
 _KEPT_POINTS = 1000
 
@@ -161,9 +162,10 @@ def estimate_drift(
     ----------
     locs : Localizations
         Not linked, with ``sigma_x`` and ``sigma_y`` for the method ``"kernel"``.
-    method : {"kernel", "correlation"}
+    method : {"kernel", "correlation", "fiducials"}
         ``"kernel"`` maximises the overlap of the Gaussians of all molecules, down to single frames.
-        ``"correlation"`` is redundant cross-correlation of rendered stretches.
+        ``"correlation"`` is redundant cross-correlation of rendered stretches. ``"fiducials"`` follows beads that are
+        there most of the time; it is checked on all other molecules.
     max_drift_nm : float
         Largest displacement between any two moments that is looked for.
     n_stretches : int, optional
@@ -196,10 +198,15 @@ def estimate_drift(
     pixel = pixel_size_nm or locs.info.pixel_size_nm
     _check_options(method, max_drift_nm, n_stretches, pixel)
     assert pixel is not None
-    data = _Data.of(locs, method, pixel)
+    if method == "fiducials":
+        from smlm_pb.analysis.drift_beads import follow_beads
+
+        reporter = Reporter(on_progress, should_stop, 1)
+        return follow_beads(locs, pixel, max_drift_nm=max_drift_nm, check=check, seed=seed, reporter=reporter)
+    data = Data.of(locs, method, pixel)
     fitter = _Fitter(data, method, max_drift_nm, n_stretches, seed)
     n_fits = 3 if check else 1
-    reporter = _Reporter(on_progress, should_stop, n_fits)
+    reporter = Reporter(on_progress, should_stop, n_fits)
 
     full = fitter.fit(np.ones(len(data.time), bool), reporter.for_fit(0))
     settings = {
@@ -215,7 +222,7 @@ def estimate_drift(
     error = gain = gain_error = float("nan")
     reason = ""
     if check:
-        tile = _tiles(data.xy - full.at(data.time))
+        tile = tiles(data.xy - full.at(data.time))
         parity = (tile // _TILES + tile % _TILES) % 2 == 0
         if min(parity.sum(), (~parity).sum()) < LEAST_MOLECULES / 2:
             reason = "too few molecules in one half of the field to check the drift on the other"
@@ -224,8 +231,8 @@ def estimate_drift(
             difference = halves[0].at(every) - halves[1].at(every)
             difference -= difference.mean(axis=0)
             error = float(np.sqrt(np.mean(difference**2)) / 2)
-            gain, gain_error = _held_out_gain(data, halves, (~parity, parity), tile, seed)
-            if not gain > _CERTAIN * gain_error:
+            gain, gain_error = held_out_gain(data, halves, (~parity, parity), tile, seed)
+            if not gain > CERTAIN * gain_error:
                 reason = (
                     f"molecules held out are not brought together by it (gain {gain:+.4f} ± {gain_error:.4f}), "
                     "so there is no drift, or too little to see"
@@ -239,7 +246,7 @@ def estimate_drift(
 
 
 @dataclass(frozen=True)
-class _Data:
+class Data:
     """What the drift is found from: blinks for the kernel, localizations for the correlation."""
 
     xy: FloatArray
@@ -249,7 +256,8 @@ class _Data:
     apart: float
 
     @classmethod
-    def of(cls, locs: Localizations, method: Method, pixel_size_nm: float) -> _Data:
+    def of(cls, locs: Localizations, method: Method, pixel_size_nm: float) -> Data:
+        """Take from a table what a method needs; refuses one that does not suffice."""
         from smlm_pb.analysis.linking import link
 
         n_frames = max(locs.info.n_frames, int(locs["frame"].max()) + 1 if len(locs) else 0)
@@ -285,7 +293,7 @@ class _Data:
 class _Fitter:
     """One method with its options, for any part of the data."""
 
-    data: _Data
+    data: Data
     method: Method
     max_drift_nm: float
     n_stretches: int | None
@@ -316,7 +324,7 @@ class _Fitter:
         )
 
 
-class _Reporter:
+class Reporter:
     """Turns shares of single fits into overall progress, and stops when asked."""
 
     def __init__(
@@ -325,6 +333,8 @@ class _Reporter:
         self._on_progress, self._should_stop, self._n_fits = on_progress, should_stop, n_fits
 
     def for_fit(self, k: int) -> Callable[[float], None]:
+        """What the ``k``-th fit calls with its share."""
+
         def on_step(share: float) -> None:
             if self._should_stop is not None and self._should_stop():
                 raise Cancelled("Drift correction was stopped; the table is unchanged.")
@@ -334,11 +344,12 @@ class _Reporter:
         return on_step
 
     def finish(self) -> None:
+        """Everything is done."""
         if self._on_progress is not None:
             self._on_progress(100, 100)
 
 
-def _tiles(xy: FloatArray) -> npt.NDArray[np.intp]:
+def tiles(xy: FloatArray) -> npt.NDArray[np.intp]:
     """Number of the tile of a chequerboard every molecule lies in; tiles are cut so that rows hold equally many."""
     position = []
     for axis in (0, 1):
@@ -347,10 +358,10 @@ def _tiles(xy: FloatArray) -> npt.NDArray[np.intp]:
     return np.asarray(position[1] * _TILES + position[0], np.intp)
 
 
-def _held_out_gain(
-    data: _Data,
+def held_out_gain(
+    data: Data,
     paths: list[Trajectory],
-    tested: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]],
+    tested: Sequence[npt.NDArray[np.bool_]],
     tile: npt.NDArray[np.intp],
     seed: int,
 ) -> tuple[float, float]:
@@ -377,7 +388,7 @@ def _held_out_gain(
     return mean, float(np.sqrt((residual**2).sum() * n / max(n - 1, 1)) / weight.sum())
 
 
-def _density(xy: FloatArray, data: _Data, rows: npt.NDArray[np.intp]) -> FloatArray:
+def _density(xy: FloatArray, data: Data, rows: npt.NDArray[np.intp]) -> FloatArray:
     """Sum of the kernels of all molecules of other times at each molecule."""
     from scipy.spatial import cKDTree
 

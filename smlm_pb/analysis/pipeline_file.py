@@ -45,6 +45,16 @@ class LocalizeStep(_Section):
     refine: Literal["off", "auto", "on"] = Field(
         "off", description="refine molecules by maximum likelihood", examples=["auto"]
     )
+    workers: int | None = Field(None, ge=1, description="find the molecules in so many processes", examples=[4])
+    scheduler: str | None = Field(
+        None, min_length=1, description="Dask scheduler whose workers find the molecules", examples=["tcp://node1:8786"]
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> LocalizeStep:
+        if self.workers is not None and self.scheduler is not None:
+            raise ValueError("workers are processes here, scheduler has its own; give one of them")
+        return self
 
     @field_validator("threshold")
     @classmethod
@@ -93,7 +103,9 @@ class FilterStep(_Section):
 class DriftStep(_Section):
     """Options of ``smlm-pb drift``."""
 
-    method: Literal["kernel", "correlation"] = Field("kernel", description="how it is found", examples=["kernel"])
+    method: Literal["kernel", "correlation", "fiducials"] = Field(
+        "kernel", description="how it is found", examples=["kernel"]
+    )
     max_drift_nm: float = Field(600.0, gt=0, description="largest displacement looked for, nm", examples=[600])
     stretches: int | None = Field(None, ge=2, description="stretches for correlation", examples=[20])
     check: bool = Field(True, description="accept only what helps held-out molecules", examples=["true"])

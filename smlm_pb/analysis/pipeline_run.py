@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,7 +200,8 @@ def _check(pipeline: Pipeline, plan: _Plan, *, replace_results: bool) -> Localiz
     else:
         assert info is not None
         assert pipeline.localize is not None
-        _check_model(pipeline.localize.model, pipeline.localize.device)
+        step = pipeline.localize
+        _check_model(step.model, "auto" if step.scheduler else step.device)
         columns = [*Localizations.empty(info).column_names]
         columns += [] if pipeline.localize.refine == "off" else _REFINED_COLUMNS
         sample = _example(columns, info, pipeline.localize.pixel_size_nm)
@@ -276,15 +277,25 @@ def _start(
 
     if pipeline.localize is None:
         return read_table(plan.tables["start"])
-    path = localize_to_file(
-        pipeline.movie,
-        out,
-        **pipeline.localize.model_dump(),
-        overwrite=overwrite and not resume,
-        resume=resume,
-        on_progress=on_progress,
-        should_stop=should_stop,
-    )
+    options = pipeline.localize.model_dump()
+    workers, scheduler, device = options.pop("workers"), options.pop("scheduler"), options.pop("device")
+    with ExitStack() as stack:
+        cluster = None
+        if workers is not None or scheduler is not None:
+            from smlm_pb.localization.cluster import Cluster
+
+            cluster = stack.enter_context(Cluster(workers=workers, scheduler=scheduler, device=device))
+        path = localize_to_file(
+            pipeline.movie,
+            out,
+            **options,
+            device="auto" if scheduler else device,
+            cluster=cluster,
+            overwrite=overwrite and not resume,
+            resume=resume,
+            on_progress=on_progress,
+            should_stop=should_stop,
+        )
     locs = read_table(path)
     tell("localize", path, f"{len(locs)} molecules", len(locs))
     return locs

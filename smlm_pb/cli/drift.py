@@ -15,7 +15,8 @@ _DESCRIPTION = """\
 Find the drift of the stage from the localizations themselves, and remove it.
 
 kernel maximises the overlap of the Gaussians of all molecules, from coarse to fine, down to single frames;
-correlation is redundant cross-correlation of rendered stretches of the movie. The drift is removed only if it also
+correlation is redundant cross-correlation of rendered stretches of the movie; fiducials follows beads that are there
+most of the time. The drift is removed only if it also
 brings molecules together that had no part in finding it; otherwise the table is written unchanged, and why is said.
 """
 
@@ -24,7 +25,7 @@ def add_parser(subparsers: Any) -> None:
     """Declare the options of the verb."""
     parser = subparsers.add_parser("drift", help="find the drift of the stage and remove it", description=_DESCRIPTION)
     add_table_options(parser, "_undrifted")
-    parser.add_argument("--method", choices=("kernel", "correlation"), default="kernel", help="see above")
+    parser.add_argument("--method", choices=("kernel", "correlation", "fiducials"), default="kernel", help="see above")
     parser.add_argument(
         "--max-drift-nm",
         type=positive_float,
