@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 from napari_plugin.choosers import LayerChooser
 from napari_plugin.movie_layers import is_helper
 from napari_plugin.plot import CurvePlot
+from napari_plugin.settings import keep_number
 from napari_plugin.theme import Note
 
 
@@ -34,6 +35,7 @@ class AnalysisSection(QWidget):
     drift_requested = Signal()
     link_requested = Signal()
     compare_requested = Signal()
+    report_requested = Signal()
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -86,17 +88,28 @@ class AnalysisSection(QWidget):
         self.compare_button = QPushButton("Compare the molecules shown")
         self.compare_button.setToolTip("Pair both tables frame by frame: matched, missed and false in three colours")
         self.compare_note = Note(viewer)
+
+        self.report_button = QPushButton("Write a report…")
+        self.report_button.setToolTip(
+            "One HTML page about the molecules shown: images, figures, how good they are and how they were made; with "
+            "the movie, and with the truth where one is chosen above."
+        )
+        self.report_note = Note(viewer)
+        self.report_note.setOpenExternalLinks(True)
+        for name in ("max_drift_nm", "radius_sigma", "max_dark_frames", "tolerance_nm"):
+            keep_number(getattr(self, name), "analysis", name)
         self._build()
         self.set_enabled(False)
 
     def set_enabled(self, there_are_molecules: bool) -> None:
         """Offer the buttons where there are molecules."""
-        for button in (self.quality_button, self.drift_button, self.link_button, self.compare_button):
+        buttons = (self.quality_button, self.drift_button, self.link_button, self.compare_button, self.report_button)
+        for button in buttons:
             button.setEnabled(there_are_molecules)
 
     def clear(self) -> None:
         """Forget the answers: they were about other molecules."""
-        for note in (self.quality_note, self.drift_note, self.link_note, self.compare_note):
+        for note in (self.quality_note, self.drift_note, self.link_note, self.compare_note, self.report_note):
             note.say("")
         self.drift_plot.show_curves([])
 
@@ -112,6 +125,7 @@ class AnalysisSection(QWidget):
             ("Drift", drift, self.drift_button, self.drift_note),
             ("Blinks", link, self.link_button, self.link_note),
             ("Comparison", compare, self.compare_button, self.compare_note),
+            ("Report", None, self.report_button, self.report_note),
         ):
             group = QGroupBox(title)
             column = QVBoxLayout(group)
@@ -129,6 +143,7 @@ class AnalysisSection(QWidget):
         self.drift_button.clicked.connect(self.drift_requested)
         self.link_button.clicked.connect(self.link_requested)
         self.compare_button.clicked.connect(self.compare_requested)
+        self.report_button.clicked.connect(self.report_requested)
 
 
 def _form(*rows: tuple[str, QWidget]) -> QFormLayout:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QComboBox, QHBoxLayout, QLabel, QPushButton, QVBoxLay
 from napari_plugin.filters import LOGARITHMIC, FilterChain
 from napari_plugin.histogram import RangeHistogram
 from napari_plugin.theme import Note
+from smlm_pb.localizations import COLUMN_BY_NAME
 
 if TYPE_CHECKING:
     from napari_plugin.molecules import Molecules
@@ -39,13 +40,16 @@ class FilterSection(QWidget):
         self.reset = QPushButton("Show all above the threshold")
         self.reset.setToolTip("Remove all ranges but the threshold")
         self.colour = QComboBox()
-        self.colour.setToolTip("Colour the points on the frames by a quantity, from its 1st to its 99th percentile")
+        self.colour.setToolTip("Colour the points on the frames by any column, from its 1st to its 99th percentile")
         self.colour.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.colour.setMinimumContentsLength(10)
         self._colour_row = QWidget()
         row = QHBoxLayout(self._colour_row)
         row.setContentsMargins(0, 0, 0, 0)
-        row.addWidget(QLabel("Colour of the points"))
+        label = QLabel("Colour of the points")
+        label.setToolTip(self.colour.toolTip())
+        self.colour.setAccessibleName(label.text())
+        row.addWidget(label)
         row.addWidget(self.colour, 1)
         self._layout = QVBoxLayout(self)
         self._layout.setSpacing(2)
@@ -106,10 +110,20 @@ class FilterSection(QWidget):
         self.colour.blockSignals(True)
         self.colour.clear()
         self.colour.addItem("one colour", "")
-        for name, quantity in molecules.filters.quantities.items():
-            self.colour.addItem(quantity.label, name)
+        for name, label in colour_choices(molecules).items():
+            self.colour.addItem(label, name)
         self.colour.blockSignals(False)
 
     def _show_controls(self, visible: bool) -> None:
         self._colour_row.setVisible(visible)
         self.reset.setVisible(visible)
+
+
+def colour_choices(molecules: Molecules) -> dict[str, str]:
+    """What points can be coloured by, and how it is called: the quantities, then every other column of numbers."""
+    choices = {name: quantity.label for name, quantity in molecules.filters.quantities.items()}
+    for name, values in molecules.table.columns.items():
+        if name not in choices and values.dtype.kind in "biuf":
+            unit = COLUMN_BY_NAME[name].unit if name in COLUMN_BY_NAME else ""
+            choices[name] = f"{name} [{unit}]" if unit else name
+    return choices

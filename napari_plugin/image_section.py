@@ -61,7 +61,7 @@ class ImageSection(QWidget):
         self.blur_nm.setToolTip("σ of the fixed blur, in nm")
         self._blur_label = QLabel("Blur σ [nm]")
         self.colour_by = QComboBox()
-        self.colour_by.setToolTip("Colour the molecules by a column, from its 1st to its 99th percentile (turbo).")
+        self.colour_by.setToolTip("Colour the molecules by any column, from its 1st to its 99th percentile (turbo).")
         self.colormap = QComboBox()
         self.colormap.addItems(_COLORMAPS)
         self.colormap.setCurrentText(str(remembered("image", "colormap")))
@@ -94,9 +94,9 @@ class ImageSection(QWidget):
         self.colour_by.blockSignals(True)
         self.colour_by.clear()
         self.colour_by.addItem("brightness only", "")
-        for name, label in _COLOUR_BY.items():
-            if name in names:
-                self.colour_by.addItem(label, name)
+        usual = [name for name in _COLOUR_BY if name in names]
+        for name in (*usual, *(name for name in names if name not in _COLOUR_BY)):
+            self.colour_by.addItem(_COLOUR_BY.get(name, name), name)
         self.colour_by.setCurrentIndex(max(0, self.colour_by.findData(chosen)))
         self.colour_by.blockSignals(False)
         self._show_relevant()

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import QRectF, QSize, Qt
+from qtpy.QtCore import QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QImage, QPainter, QPaintEvent, QPen
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QHBoxLayout,
     QHeaderView,
+    QPushButton,
     QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
@@ -22,7 +23,7 @@ from qtpy.QtWidgets import (
 from napari_plugin.inspection import Neighbourhood
 from napari_plugin.theme import Note, theme_color
 
-_HINT = "Click a molecule on a frame: its values and the pixels around it appear here."
+_HINT = "Click a molecule on a frame, or press Next: its values and the pixels around it appear here."
 
 
 class PixelImage(QWidget):
@@ -91,9 +92,16 @@ class InspectSection(QWidget):
         The viewer.
     """
 
+    step_requested = Signal(int)
+
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.note = Note(viewer, _HINT)
+        self.previous, self.next = QPushButton("‹ Previous"), QPushButton("Next ›")
+        for button, step, name in ((self.previous, -1, "Previous"), (self.next, 1, "Next")):
+            button.setToolTip(f"{name} of the molecules that are shown; the movie goes to its frame")
+            button.setAccessibleName(f"{name} molecule")
+            button.clicked.connect(lambda _checked=False, step=step: self.step_requested.emit(step))
         self.data, self.model, self.residual = (PixelImage(viewer, title) for title in ("data", "model", "residual"))
         self._images = QWidget()
         row = QHBoxLayout(self._images)
@@ -108,8 +116,12 @@ class InspectSection(QWidget):
         self.values.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.values.setShowGrid(False)
         self.values.setAccessibleName("Values of the molecule")
+        steps = QHBoxLayout()
+        steps.addWidget(self.previous)
+        steps.addWidget(self.next)
         layout = QVBoxLayout(self)
         layout.addWidget(self.note)
+        layout.addLayout(steps)
         layout.addWidget(self._images)
         layout.addWidget(self.scale_note)
         layout.addWidget(self.values, 1)

@@ -22,6 +22,7 @@ from napari_plugin.filter_section import FilterSection
 from napari_plugin.help import show_help
 from napari_plugin.image_section import ImageSection
 from napari_plugin.inspect_section import InspectSection
+from napari_plugin.keyboard import add_shortcuts, explain_rows, order_focus
 from napari_plugin.localize_job import LocalizeJob
 from napari_plugin.model_section import ModelSection
 from napari_plugin.molecules import Molecules
@@ -200,7 +201,9 @@ class LocalizePanel(QWidget):
         self.tabs.setUsesScrollButtons(False)
         self.help_button = QToolButton()
         self.help_button.setText("?")
-        self.help_button.setToolTip("Help")
+        self.help_button.setToolTip("What the steps are, and the documentation")
+        self.help_button.setAccessibleName("Help")
+        self.help_button.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
 
     def _build(self) -> None:
         head = QFormLayout()
@@ -237,6 +240,9 @@ class LocalizePanel(QWidget):
         layout.addWidget(self.tabs, 1)
         layout.addWidget(self.run_bar)
         self.setMinimumWidth(_WIDTH_PX)
+        explain_rows(self)
+        order_focus(self)
+        add_shortcuts(self, self.tabs, self.run_bar.run_button.click, self.run_bar.cancel_button.click)
 
     def _connect(self) -> None:
         self.run_bar.run_requested.connect(self.run)
@@ -279,6 +285,7 @@ def _scrolling(page: QWidget) -> QScrollArea:
     area.setWidget(page)
     area.setWidgetResizable(True)
     area.setFrameShape(QFrame.Shape.NoFrame)
+    area.setFocusPolicy(Qt.FocusPolicy.NoFocus)  # it follows the control that has the keyboard
     area.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
     return area
 

@@ -24,6 +24,7 @@ _SAMPLE = 100_000
 _MOST_IN_PLACE = 60_000
 
 if TYPE_CHECKING:
+    from smlm_pb.analysis.drift import Drift
     from smlm_pb.localization.threshold import Expectation, ProbabilityHistogram
 
 
@@ -48,6 +49,9 @@ class Molecules:
         self.table, self.layer, self.place = table, layer, place
         self.filters = FilterChain(table)
         self.expectation = expectation or {}
+        #: What was removed, and the table before linking, where this table was made that way: for the report.
+        self.drift: Drift | None = None
+        self.unlinked: Localizations | None = None
         self.mask: npt.NDArray[np.bool_] = np.ones(len(table), bool)
         self._histogram: ProbabilityHistogram | None = None
 

@@ -6,15 +6,17 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject
+from qtpy.QtWidgets import QFileDialog
 
 from napari_plugin.background import Latest
 from napari_plugin.molecule_layers import points_arguments, table_of_layer
 from napari_plugin.molecules import Molecules, remove_safely
-from napari_plugin.movie_layers import HELPER_KEY
+from napari_plugin.movie_layers import HELPER_KEY, movie_of_layer, why_no_movie
 from napari_plugin.plot import Curve
 from napari_plugin.theme import Note
 from napari_plugin.words import in_panel_words
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from smlm_pb.analysis.drift import Drift
     from smlm_pb.evaluation import Evaluation
     from smlm_pb.localizations import Localizations
+    from smlm_pb.movies import Movie
 
 _log = logging.getLogger(__name__)
 #: Colours that people with colour-blindness can tell apart (Okabe and Ito, 2008), on dark images.
@@ -81,10 +84,12 @@ class Analysis(QObject):
         self._drift = self._worker(self._on_drift, section.drift_note)
         self._link = self._worker(self._on_linked, section.link_note)
         self._compare = self._worker(self._on_compared, section.compare_note)
+        self._report = self._worker(self._on_reported, section.report_note)
         section.quality_requested.connect(self.judge)
         section.drift_requested.connect(self.correct_drift)
         section.link_requested.connect(self.link)
         section.compare_requested.connect(self.compare)
+        section.report_requested.connect(self._ask_where_to_report)
 
     def judge(self) -> None:
         """Judge the molecules that are shown, without a truth."""
@@ -113,29 +118,70 @@ class Analysis(QObject):
         if table is not None:
             radius_sigma, dark = section.radius_sigma.value(), section.max_dark_frames.value()
             section.link_note.say("Computing …")
-            self._link.submit(lambda: (len(table), link(table, radius_sigma=radius_sigma, max_dark_frames=dark)))
+            self._link.submit(lambda: (table, link(table, radius_sigma=radius_sigma, max_dark_frames=dark)))
 
     def compare(self) -> None:
         """Compare the molecules that are shown with the chosen truth."""
         table, section = self._shown_table(), self._panel.analysis
         if table is None:
             return
-        layer = section.truth.layer
-        if layer is None:
+        if section.truth.layer is None:
             section.compare_note.say("Choose the layer of the truth first: drop its table onto napari.", "error")
             return
         try:
-            truth = table_of_layer(layer, table.info)
+            truth = self._truth(table)
         except SmlmPbError as error:
             section.compare_note.say(in_panel_words(str(error)), "error")
             return
+        assert truth is not None
         tolerance_nm = section.tolerance_nm.value()
         section.compare_note.say("Computing …")
         self._compare.submit(lambda: compare(table, truth, tolerance_nm))
 
+    def report(self, path: str | Path) -> None:
+        """Write a report about the molecules that are shown."""
+        from smlm_pb.analysis.report import write_report
+
+        table, section, molecules = self._shown_table(), self._panel.analysis, self._panel.results.current
+        if table is None or molecules is None:
+            return
+        try:
+            truth, movie = self._truth(table), self._movie(table)
+        except SmlmPbError as error:
+            section.report_note.say(in_panel_words(str(error)), "error")
+            return
+        section.report_note.say("Writing …")
+        options: dict[str, Any] = {"drift": molecules.drift, "unlinked": molecules.unlinked, "overwrite": True}
+        self._report.submit(lambda: write_report(table, path, movie=movie, truth=truth, **options))
+
+    def _truth(self, table: Localizations) -> Localizations | None:
+        layer = self._panel.analysis.truth.layer
+        return None if layer is None else table_of_layer(layer, table.info)
+
+    def _movie(self, table: Localizations) -> Movie | None:
+        """The chosen movie, if the table is one of it."""
+        layer = self._panel.movie.layer
+        if layer is None or why_no_movie(layer) is not None:
+            return None
+        movie, info = movie_of_layer(layer), table.info
+        fits = (movie.n_frames, movie.height, movie.width) == (info.n_frames, info.height, info.width)
+        return movie if fits else None
+
+    def _ask_where_to_report(self) -> None:
+        path, _ = QFileDialog.getSaveFileName(
+            self._panel, "Write a report", str(self._panel.results.default_path("_report.html")), "HTML (*.html)"
+        )
+        if path:
+            self.report(path)
+
+    def _on_reported(self, path: Path) -> None:
+        note = self._panel.analysis.report_note
+        note.say(f'Written: <a href="{escape(path.absolute().as_uri())}">{escape(path.name)}</a>')
+        self._panel.reveal(note)
+
     def close(self) -> None:
         """Take no more requests."""
-        for worker in (self._quality, self._drift, self._link, self._compare):
+        for worker in (self._quality, self._drift, self._link, self._compare, self._report):
             worker.close()
 
     def _worker(self, on_result: Callable[[Any], None], note: Note) -> Latest:
@@ -159,16 +205,18 @@ class Analysis(QObject):
         corrected, drift = answer
         section = self._panel.analysis
         if drift.accepted:
-            self._panel.results.add_table(corrected, "molecules without drift")
+            self._panel.results.add_table(corrected, "molecules without drift").drift = drift
         frames = np.arange(len(drift.proposed_nm))
         section.drift_note.say(describe_drift(drift))
         self._panel.reveal(section.drift_plot)
         section.drift_plot.show_curves([Curve(axis, frames, drift.proposed_nm[:, k]) for k, axis in enumerate("xy")])
 
-    def _on_linked(self, answer: tuple[int, Localizations]) -> None:
+    def _on_linked(self, answer: tuple[Localizations, Localizations]) -> None:
         before, linked = answer
-        self._panel.results.add_table(linked, "linked molecules")
-        self._panel.analysis.link_note.say(f"{before} localizations were joined into {len(linked)} molecules.")
+        old = self._panel.results.current
+        new = self._panel.results.add_table(linked, "linked molecules")
+        new.unlinked, new.drift = before, None if old is None else old.drift
+        self._panel.analysis.link_note.say(f"{len(before)} localizations were joined into {len(linked)} molecules.")
 
     def _on_compared(self, comparison: Comparison) -> None:
         note = self._panel.analysis.compare_note

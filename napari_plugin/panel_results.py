@@ -14,9 +14,10 @@ from qtpy.QtWidgets import QFileDialog
 from napari_plugin.background import Latest
 from napari_plugin.image_layers import draw_image
 from napari_plugin.inspection import nearest, neighbourhood, values_of
+from napari_plugin.keyboard import order_focus
 from napari_plugin.localize_job import RunResult
 from napari_plugin.molecule_layers import points_arguments
-from napari_plugin.molecules import Molecules
+from napari_plugin.molecules import Molecules, frame_on_screen
 from napari_plugin.movie_layers import Place, movie_of_layer
 from napari_plugin.result_image import ResultImage
 from smlm_pb.errors import SmlmPbError
@@ -44,6 +45,7 @@ class Results(QObject):
         self._viewer = panel.viewer
         self._known: dict[int, Molecules] = {}
         self.current: Molecules | None = None
+        self._inspected: int | None = None
         self.image = ResultImage(self._viewer, self._on_image_failed, self)
         self.image.set_options(panel.image.options())
         self.image.drawn.connect(lambda rendering: panel.image.note.say(_about_image(rendering)))
@@ -53,6 +55,7 @@ class Results(QObject):
         panel.filter.range_changed.connect(self._on_range)
         panel.filter.reset_requested.connect(self._on_reset)
         panel.filter.colour_requested.connect(self.colour_points)
+        panel.inspect.step_requested.connect(self.inspect_step)
         panel.image.changed.connect(lambda: self.image.set_options(panel.image.options()))
         panel.image.save_requested.connect(self._ask_where_to_save_image)
         panel.run_bar.save_requested.connect(self._ask_where_to_save)
@@ -87,9 +90,10 @@ class Results(QObject):
     def _on_chosen(self, layer: Any) -> None:
         panel = self._panel
         self.current = None if layer is None else self._molecules_of(layer)
-        molecules = self.current
+        molecules, self._inspected = self.current, None
         panel.inspect.clear()
         panel.filter.set_molecules(molecules)
+        order_focus(panel)  # there are other histograms now
         panel.image.set_columns(_columns(molecules))
         panel.run_bar.set_result(molecules is not None)
         panel.analysis.set_enabled(molecules is not None)
@@ -176,17 +180,17 @@ class Results(QObject):
         self._panel.run_bar.status.say(f"{prefix}\n{text}" if prefix else text)
 
     def colour_points(self, name: str) -> None:
-        """Colour the points by a quantity; an empty name gives one colour."""
+        """Colour the points by a quantity or any other column; an empty name gives one colour."""
         molecules = self.current
         if molecules is None or molecules.is_stale:
             return
         quantity = molecules.filters.quantities.get(name)
-        if quantity is None or not len(molecules.table):
+        if not name or not len(molecules.table):
             molecules.layer.border_color = _PLAIN_COLOR
             return
         from napari.utils.colormaps import ensure_colormap
 
-        values = np.asarray(quantity.values, np.float32)
+        values = np.asarray(molecules.table[name] if quantity is None else quantity.values, np.float32)
         low, high = np.nanpercentile(values, (1, 99))
         relative = np.clip((values - low) / max(float(high - low), 1e-9), 0, 1)
         molecules.layer.border_color = ensure_colormap("viridis").map(relative)
@@ -225,11 +229,36 @@ class Results(QObject):
         if row is not None:
             self.inspect_row(row)
 
+    def inspect_step(self, step: int) -> None:
+        """Look at the next (1) or the previous (-1) of the molecules that are shown, beginning on the frame shown."""
+        molecules = self.current
+        if molecules is None or not molecules.n_shown:
+            return
+        rows = np.flatnonzero(molecules.mask)
+        if self._inspected is None:
+            frame = frame_on_screen(self._viewer, molecules.layer, molecules.place)
+            position = int(np.searchsorted(molecules.table.frame[rows], frame, side="left" if step > 0 else "right"))
+            position -= step < 0
+        else:
+            position = int(np.searchsorted(rows, self._inspected, side="left"))
+            position += step if position < len(rows) and rows[position] == self._inspected else min(step, 0)
+        row = int(rows[position % len(rows)])
+        self._go_to_frame(molecules, int(molecules.table.frame[row]))
+        self.inspect_row(row)
+
+    def _go_to_frame(self, molecules: Molecules, frame: int) -> None:
+        axis = molecules.place.frame_axis
+        if axis is not None:
+            place, dims = molecules.place, self._viewer.dims
+            world = frame * place.scale[axis] + place.translate[axis]
+            dims.set_point(dims.ndim - place.ndim + axis, world)
+
     def inspect_row(self, row: int) -> None:
         """Show values and pixels of one molecule."""
         molecules, section = self.current, self._panel.inspect
         if molecules is None:
             return
+        self._inspected = row
         section.show_values(values_of(molecules.table, row))
         layer = self._panel.movie.layer
         if layer is None:
@@ -278,19 +307,20 @@ class Results(QObject):
         forms = [form for form in FORMATS.values() if form.writable]
         filters = {f"{form.title} (*{form.extensions[0]})": form.name for form in forms}
         path, chosen = QFileDialog.getSaveFileName(
-            self._panel, "Save molecules", str(self._default_path("_locs.hdf5")), ";;".join(filters)
+            self._panel, "Save molecules", str(self.default_path("_locs.hdf5")), ";;".join(filters)
         )
         if path:
             self.save(path, filters.get(chosen))
 
     def _ask_where_to_save_image(self) -> None:
         path, _ = QFileDialog.getSaveFileName(
-            self._panel, "Save image", str(self._default_path(".png")), "PNG (*.png);;TIFF (*.tif)"
+            self._panel, "Save image", str(self.default_path(".png")), "PNG (*.png);;TIFF (*.tif)"
         )
         if path:
             self.save_image(path)
 
-    def _default_path(self, ending: str) -> Path:
+    def default_path(self, ending: str) -> Path:
+        """Where a file of the chosen movie would go: beside it, with its name."""
         layer = self._panel.movie.layer
         source = getattr(getattr(layer, "source", None), "path", None)
         name = "molecules" if layer is None else Path(layer.name).stem
@@ -323,7 +353,7 @@ def describe_run(result: RunResult) -> str:
 def _columns(molecules: Molecules | None) -> tuple[str, ...]:
     if molecules is None:
         return ()
-    names = tuple(molecules.table.column_names)
+    names = tuple(name for name, values in molecules.table.columns.items() if values.dtype.kind in "biuf")
     knows_nm = molecules.table.info.pixel_size_nm is not None and {"sigma_x", "sigma_y"} <= set(names)
     return (*names, "sigma_nm") if knows_nm else names
 

@@ -106,13 +106,17 @@ class Training(QObject):
             scenes["dense_density_per_px2"] = [per_px2 / 8, per_px2]
             scenes["sparse_density_per_px2"] = [per_px2 / 800, per_px2 / 4]
         steps = section.steps.value()
-        content = {
+        content: dict[str, Any] = {
             "name": section.name.text().strip(),
             "description": "Trained in napari for one's own movies",
             "steps": steps,
             "scenes": scenes,
             "validation": {"every_steps": max(1, min(1000, steps // 12))},
         }
+        card = self._panel.model.card
+        if section.start_from.currentData() and card is not None:
+            content |= {"start_from": self._panel.model.model, "network": card.network}
+            content["description"] = f"Adapted in napari to one's own movies, from the model '{card.name}'"
         return Experiment.from_dict(content, source="The training tab")
 
     # -- real and simulated --------------------------------------------------------------------------------
@@ -192,7 +196,10 @@ class Training(QObject):
         section.set_running(False)
         if state.model is not None:
             self._panel.model.add_folder(str(state.model))
-            section.note.say(f"The model '{state.model.name}' is ready, and chosen in the tab Localize.\n{state.model}")
+            section.note.say(
+                f"The model '{state.model.name}' is ready, and chosen in the tab Localize. {_describe_best(state)}.\n"
+                f"{state.model}"
+            )
         else:
             section.note.say(in_panel_words(state.failure), "error")
 
@@ -203,8 +210,7 @@ class Training(QObject):
             section.progress.setValue(state.done)
             section.progress.setFormat(f"{state.done} / {state.total} steps")
             left = "" if state.seconds_left is None else f", {duration(state.seconds_left)} left"
-            best = max((entry["validation"].get("jaccard") or 0.0 for entry in state.history), default=None)
-            section.note.say(("" if best is None else f"Best Jaccard index so far {best:.2f}") + left)
+            section.note.say(f"{_describe_best(state)}{left}".lstrip(", "))
         steps = np.array([entry["step"] for entry in state.history], float)
         jaccard = np.array([entry["validation"].get("jaccard") or np.nan for entry in state.history], float)
         loss = np.array([entry["loss"].get("total", np.nan) for entry in state.history], float)
@@ -222,3 +228,12 @@ class Training(QObject):
         if self._run is not None:
             self._run.stop()
         self._timer.stop()
+
+
+def _describe_best(state: TrainingState) -> str:
+    """The best score so far, and that of the model that the training began with."""
+    scores = {entry["step"]: entry["validation"].get("jaccard") or 0.0 for entry in state.history}
+    if not scores:
+        return ""
+    best = f"Best Jaccard index so far {max(scores.values()):.2f}"
+    return f"{best} (at the start {scores[0]:.2f})" if 0 in scores else best

@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
+from napari_plugin.keyboard import CANCEL_KEYS, RUN_KEYS
 from napari_plugin.localize_job import Progress
 from napari_plugin.theme import Note
 
@@ -30,9 +31,9 @@ class RunBar(QWidget):
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self.run_button = QPushButton("Run")
-        self.run_button.setToolTip("Localize the molecules of the movie")
+        self.run_button.setToolTip(f"Localize the molecules of the movie ({RUN_KEYS})")
         self.cancel_button = QPushButton("Cancel")
-        self.cancel_button.setToolTip("Stop; what was found until then is kept")
+        self.cancel_button.setToolTip(f"Stop; what was found until then is kept ({CANCEL_KEYS})")
         self.progress = QProgressBar()
         self.progress.setTextVisible(True)
         self.timing = QLabel()

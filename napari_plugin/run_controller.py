@@ -15,6 +15,7 @@ from napari_plugin.result_image import ResultImage
 from smlm_pb.localizations import Localizations
 
 _POLL_MS = 100
+_POLL_STOPPING_MS = 10
 #: The growing image is shown at most this often, and never takes more than this share of the time.
 _IMAGE_EVERY_S = 0.5
 _IMAGE_SHARE = 0.1
@@ -45,7 +46,6 @@ class RunController(QObject):
         self._next_image_at = 0.0
         self._n_blocks_drawn = 0
         self._timer = QTimer(self)
-        self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self._poll)
         viewer.dims.events.current_step.connect(self._on_step)
 
@@ -76,7 +76,7 @@ class RunController(QObject):
             return layer_of_many(result.candidates, place, name)
 
         job.prepare = prepare
-        self._timer.start()
+        self._timer.start(_POLL_MS)
         # Adding a layer takes napari a tenth of a second or two: one after the other, and before the run, not in it.
         self._in_turn(job, self._add_points, self._add_image, self._start_worker)
 
@@ -113,6 +113,7 @@ class RunController(QObject):
         if self._job is not None:
             self._job.stop()
             self._job.give_up()
+            self._timer.start(_POLL_STOPPING_MS)
 
     def close(self) -> None:
         """The panel ends: stop the run unheard."""
@@ -142,18 +143,21 @@ class RunController(QObject):
         """Show what was found, complete or not."""
         result = job.result
         if result is None or (result.stopped and not result.n_frames):
-            if self._points is not None and self._points.is_there:
-                remove_safely(self._viewer, self._points.layer)
-            self._image.end_growing()
             return None
         table = result.candidates
         points = self._points or GrowingPoints(self._viewer, self._place, table.select(slice(0)), self._name)
         return points.finish(table, result.expectation, job.prepared)
 
     def _hand_over(self, job: LocalizeJob, molecules: Molecules | None) -> None:
-        if self._job is job:
-            self._job = self._worker = self._points = None
-            self.finished.emit(job, molecules)
+        if self._job is not job:
+            return
+        points, self._job, self._worker, self._points = self._points, None, None, None
+        self.finished.emit(job, molecules)
+        if molecules is None:
+            # Last: taking away a layer lets napari collect garbage, which takes a third of a second.
+            self._image.end_growing()
+            if points is not None and points.is_there:
+                remove_safely(self._viewer, points.layer)
 
     def _on_step(self, event: Any = None) -> None:
         if self._job is not None:

@@ -33,6 +33,20 @@ def remember(section: str, key: str, value: Any) -> None:
         _log.warning("The setting %s.%s = %r was not kept: %s", section, key, value, error)
 
 
+def keep_number(field: Any, section: str, key: str) -> None:
+    """Fill a spin box with the remembered value, and remember what it becomes.
+
+    Parameters
+    ----------
+    field : QSpinBox or QDoubleSpinBox
+        The field.
+    section, key : str
+        As declared under ``configurations`` in ``napari.yaml``.
+    """
+    field.setValue(type(field.value())(remembered(section, key)))
+    field.valueChanged.connect(lambda value: remember(section, key, value))
+
+
 def camera_presets() -> dict[str, dict[str, float]]:
     """Cameras that the user saved: name → values, those that were left to measure are absent."""
     try:

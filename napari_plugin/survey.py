@@ -24,6 +24,8 @@ _SETTLE_MS = 300
 _PREVIEW = "preview"
 #: Whoever steps through a movie goes on: so many frames are localized ahead, and so many are remembered.
 _AHEAD, _REMEMBERED = 4, 256
+#: Known frames this near are put into the layer together: giving it new points takes longer than a step among them.
+_NEAR = 16
 
 
 class Survey(QObject):
@@ -137,6 +139,7 @@ class Preview(QObject):
         self._latest = Latest(self._on_result, on_error, self)
         self._known: dict[int, PreviewResult] = {}
         self._known_for: Conditions | None = None
+        self._in_layer: set[int] = set()
         self._last: PreviewRequest | None = None
         self._direction = 1
         self._models: dict[str, Model] = {}
@@ -155,6 +158,7 @@ class Preview(QObject):
         self._place, self._threshold = place, threshold
         if request.conditions is not self._known_for:  # every change of the settings measures anew
             self._known, self._known_for = {}, request.conditions
+            self._in_layer.clear()
         elif self._last is not None and request.frame != self._last.frame:
             self._direction = 1 if request.frame > self._last.frame else -1
         self._last = request
@@ -168,6 +172,7 @@ class Preview(QObject):
     def set_threshold(self, threshold: float | None) -> None:
         """Show the same candidates at another threshold."""
         self._threshold = threshold
+        self._in_layer.clear()
         if self._result is not None and self.layer is not None:
             self._show(self._result)
 
@@ -175,6 +180,7 @@ class Preview(QObject):
         """Take the preview off the screen."""
         self._latest.forget()
         self._result, self._known, self._known_for = None, {}, None
+        self._in_layer.clear()
         layer, self._layer = self.layer, None
         if layer is not None:
             remove_safely(self._viewer, layer)
@@ -184,7 +190,9 @@ class Preview(QObject):
         self._latest.close()
 
     def _on_result(self, result: PreviewResult | None) -> None:
-        if result is None:  # frames ahead, which are not on the screen
+        if result is None:  # frames ahead, which are not on the screen yet
+            if self._result is not None and self.layer is not None and not self._latest.overtaken:
+                self._fill_layer(self._result)
             return
         self._show(result)
         request = self._last
@@ -226,13 +234,28 @@ class Preview(QObject):
 
     def _show(self, result: PreviewResult) -> None:
         self._result = result
-        threshold = result.expectation.threshold if self._threshold is None else self._threshold
-        shown = result.candidates.select(result.candidates.probability >= np.float32(threshold))
-        place = self._place or Place()
         if self.layer is None:
-            self._add(result.candidates.info, place)
-        self._layer.data = point_coordinates(shown, place.ndim, place.frame_axis)
-        self.shown.emit(PreviewResult(result.frame, shown, result.expectation))
+            self._add(result.candidates.info, self._place or Place())
+            self._in_layer.clear()
+        if result.frame not in self._in_layer:
+            self._fill_layer(result)
+        self.shown.emit(PreviewResult(result.frame, self._above_threshold(result), result.expectation))
+
+    def _fill_layer(self, result: PreviewResult) -> None:
+        """Give the layer the molecules of a frame, and of all known frames near it."""
+        known = {result.frame: result}
+        for frame in range(result.frame - _NEAR, result.frame + _NEAR + 1):
+            if (near := self._known.get(frame)) is not None:
+                known[frame] = near
+        if not set(known) <= self._in_layer:
+            place = self._place or Place()
+            table = Localizations.concatenate([self._above_threshold(known[frame]) for frame in sorted(known)])
+            self._layer.data = point_coordinates(table, place.ndim, place.frame_axis)
+            self._in_layer = set(known)
+
+    def _above_threshold(self, result: PreviewResult) -> Localizations:
+        threshold = result.expectation.threshold if self._threshold is None else self._threshold
+        return result.candidates.select(result.candidates.probability >= np.float32(threshold))
 
     def _add(self, info: MovieInfo, place: Place) -> None:
         active = self._viewer.layers.selection.active

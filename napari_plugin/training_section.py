@@ -7,6 +7,7 @@ from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
+    QComboBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
@@ -22,6 +23,7 @@ from qtpy.QtWidgets import (
 from napari_plugin.choosers import OptionalNumber
 from napari_plugin.inspect_section import PixelImage
 from napari_plugin.plot import CurvePlot
+from napari_plugin.settings import keep_number
 from napari_plugin.theme import Note
 
 _HINT = (
@@ -76,6 +78,16 @@ class TrainingSection(QWidget):
         self.folder.setToolTip("Folder in which the training makes a folder of its own, with the model in it")
         self.browse = QPushButton("…")
         self.browse.setToolTip("Choose the folder")
+        self.start_from = QComboBox()
+        self.start_from.addItem("nothing", False)
+        self.start_from.addItem("the model chosen in Localize", True)
+        self.start_from.setCurrentIndex(1)
+        self.start_from.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+        self.start_from.setMinimumContentsLength(10)
+        self.start_from.setToolTip(
+            "Adapting a model that knows something takes fewer steps than beginning with nothing; the result is never "
+            "worse on your ranges than the model it began with."
+        )
         self.psf_sigma_px = RangeRow(viewer, 0.3, 20, "Smallest and largest PSF width σ, in camera pixels")
         self.photons = RangeRow(viewer, 1, 1e7, "Smallest and largest brightness of the molecules, e⁻ per frame")
         self.background_e = RangeRow(viewer, 0, 1e6, "Smallest and largest background, e⁻ per pixel")
@@ -85,7 +97,7 @@ class TrainingSection(QWidget):
         self.steps = QSpinBox()
         self.steps.setRange(1, 1_000_000)
         self.steps.setSingleStep(1000)
-        self.steps.setValue(6000)
+        keep_number(self.steps, "training", "steps")
         self.steps.setToolTip("Steps of the training: more are better, with less and less gain")
         self.fill_button = QPushButton("Fill from the movie")
         self.fill_button.setToolTip("Take the ranges from what was measured of the movie, and from the molecules shown")
@@ -138,6 +150,7 @@ class TrainingSection(QWidget):
         form.setVerticalSpacing(4)
         form.addRow("Name", self.name)
         form.addRow("Folder", folder)
+        form.addRow("Start from", self.start_from)
         form.addRow("PSF width σ [px]", self.psf_sigma_px)
         form.addRow("Photons [e⁻]", self.photons)
         form.addRow("Background [e⁻/px]", self.background_e)

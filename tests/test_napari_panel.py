@@ -1,5 +1,6 @@
 """The real panel in a real window: from the sample to a saved table, and everything that can go wrong on the way."""
 
+import itertools
 import time
 
 import numpy as np
@@ -10,6 +11,8 @@ pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
 
 pytest.importorskip("napari", reason="napari is not installed: pip install 'smlm-pb[napari]'")
 pytest.importorskip("pytestqt", reason="pytest-qt is not installed: pip install 'smlm-pb[test]'")
+
+from napari.settings import get_plugin_settings  # noqa: E402
 
 import smlm_pb  # noqa: E402
 from smlm_pb.localizations import Localizations  # noqa: E402
@@ -229,6 +232,11 @@ def test_views_points_in_colour_and_a_click_on_a_molecule(panel, viewer, qtbot):
     panel.results.colour_points("probability")
     brightest, dimmest = np.argmax(molecules.table.probability), np.argmin(molecules.table.probability)
     assert not np.allclose(molecules.layer.border_color[brightest], molecules.layer.border_color[dimmest])
+    choices = [panel.filter.colour.itemData(index) for index in range(panel.filter.colour.count())]
+    assert set(molecules.table.column_names) <= set(choices)  # any column
+    panel.filter.colour.setCurrentIndex(choices.index("x"))
+    colours = molecules.layer.border_color[np.argsort(molecules.table.x)]
+    assert not np.allclose(colours[0], colours[-1])
     panel.results.colour_points("")
     assert np.allclose(molecules.layer.border_color[brightest], molecules.layer.border_color[dimmest])
 
@@ -238,6 +246,17 @@ def test_views_points_in_colour_and_a_click_on_a_molecule(panel, viewer, qtbot):
     assert panel.inspect.values.item(0, 1).text() == str(molecules.table.frame[row])
     assert "residual" in panel.inspect.scale_note.text()
     panel.inspect.grab()
+
+    # The same without a mouse, from frame to frame.
+    rows = np.flatnonzero(molecules.mask)
+    last_of_0 = rows[molecules.table.frame[rows] == 0][-1]
+    panel.results.inspect_row(int(last_of_0))
+    panel.inspect.next.click()
+    assert panel.inspect.values.item(0, 1).text() == "1"
+    assert viewer.dims.current_step[0] == 1
+    panel.inspect.previous.click()
+    assert panel.results._inspected == last_of_0
+    assert viewer.dims.current_step[0] == 0
 
 
 def test_points_deleted_by_hand_are_gone_from_the_table(panel, qtbot):
@@ -250,7 +269,7 @@ def test_points_deleted_by_hand_are_gone_from_the_table(panel, qtbot):
     assert len(panel.results.current.table) == n - 3
 
 
-def test_quality_links_and_comparison_with_the_truth(sample_panel, viewer, qtbot):
+def test_quality_links_comparison_and_report(sample_panel, viewer, qtbot, tmp_path):
     panel = sample_panel
     panel.analysis.compare_button.click()
     found = run_to_the_end(panel, qtbot, last_frame=29)
@@ -271,12 +290,22 @@ def test_quality_links_and_comparison_with_the_truth(sample_panel, viewer, qtbot
     assert f"{numbers['matched']} matched" in section.compare_note.text()  # with the colours of the layers
     assert numbers["matched"] > 0.8 * found.n_shown
 
+    path = tmp_path / "a & b.html"
+    panel.analyses.report(path)
+    qtbot.waitUntil(lambda: "Written" in section.report_note.text(), timeout=LIMIT_MS)
+    page = path.read_text(encoding="utf-8")
+    assert "Jaccard" in page  # the chosen truth
+    assert "href" in section.report_note.text()
+
     section.link_button.click()
     qtbot.waitUntil(lambda: "joined" in section.link_note.text(), timeout=LIMIT_MS)
     linked = panel.results.current
     assert linked is not found
     assert len(linked.table) < found.n_shown
     assert "n_localizations" in linked.layer.features
+    assert linked.unlinked is not None  # for the report of the linked table
+    section.tolerance_nm.setValue(50)
+    assert get_plugin_settings("smlm-pb").analysis.tolerance_nm == 50  # for the next time
 
 
 def test_a_single_frame_is_localized_too(make_napari_viewer, qtbot, model):
@@ -373,12 +402,12 @@ def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):
         viewer.dims.set_current_step(0, frame)
     qtbot.waitUntil(lambda: shown[-1].frame == 20, timeout=LIMIT_MS)
     layer = panel.inputs.preview.layer
-    assert set(layer.data[:, 0]) == {20.0}
+    assert len(layer._view_data) == len(shown[-1].candidates) > 0
     assert "Frame 20:" in panel.search.preview_note.text()
     assert viewer.layers.selection.active == viewer.layers["filaments"]
-    n = len(layer.data)
+    n = len(layer._view_data)
     panel.search.threshold.spin.setValue(0.999)
-    assert len(layer.data) < n
+    assert len(layer._view_data) < n
     panel.search.live_preview.setChecked(False)
     assert panel.inputs.preview.layer is None
     assert panel.molecules.layer is None  # a preview is nothing to filter or to save
@@ -392,9 +421,12 @@ def test_live_preview_localizes_the_next_frames_ahead_and_remembers(panel, viewe
     qtbot.waitUntil(lambda: 14 in preview._known, timeout=LIMIT_MS)
     assert set(preview._known) == {10, 11, 12, 13, 14}
     assert set(shown) == {10}  # what is ahead is not on the screen
+    qtbot.waitUntil(lambda: set(preview.layer.data[:, 0]) == {10, 11, 12, 13, 14}, timeout=LIMIT_MS)
+    data = preview.layer.data
     viewer.dims.set_current_step(0, 11)
-    assert shown[-1] == 11  # at once
-    np.testing.assert_array_equal(preview.layer.data[:, 0], 11)
+    assert shown[-1] == 11  # at once, and
+    assert preview.layer.data is data  # without a new layer's worth of points
+    assert len(preview.layer._view_data) == np.count_nonzero(data[:, 0] == 11) > 0
     viewer.dims.set_current_step(0, 9)
     qtbot.waitUntil(lambda: 6 in preview._known, timeout=LIMIT_MS)  # backwards, too
     panel.search.psf_sigma_px.setText("2.5")
@@ -500,7 +532,11 @@ def test_ranges_are_filled_and_a_trained_model_is_chosen(panel, qtbot, monkeypat
     section.fill_button.click()
     low, high = section.psf_sigma_px.value()
     assert low < panel.inputs.conditions.psf_sigma_px < high
-    assert panel.trainings.experiment().scene_settings().psf_sigma_px == (low, high)
+    experiment = panel.trainings.experiment()
+    assert experiment.scene_settings().psf_sigma_px == (low, high)
+    assert experiment.start_from == panel.model.model
+    section.start_from.setCurrentIndex(0)
+    assert panel.trainings.experiment().start_from is None
     section.look_button.click()
     qtbot.waitUntil(lambda: "molecules" in section.look_note.text(), timeout=LIMIT_MS)
     section.grab()
@@ -614,6 +650,25 @@ def test_removing_the_panel_during_a_run_ends_the_run(panel, viewer, qtbot, note
     assert errors(notes) == []
 
 
+def test_a_panel_that_is_gone_leaves_no_threads_and_no_timers(panel, viewer, qtbot):
+    import threading
+
+    run_to_the_end(panel, qtbot, last_frame=5)
+    panel.search.live_preview.setChecked(True)
+    panel.analysis.quality_button.click()
+    panel.image.pixel_size_nm.setValue(30)
+    timers = [panel.runs._timer, panel.results.image._timer, panel.inputs.survey._timer, panel.trainings._timer]
+    viewer.window.remove_dock_widget("all")
+    assert not any(timer.isActive() for timer in timers)
+
+    def ours():
+        return [thread for thread in threading.enumerate() if thread.name.startswith("smlm-pb")]
+
+    qtbot.waitUntil(lambda: not ours(), timeout=LIMIT_MS)
+    for emitter in (viewer.dims.events.current_step, viewer.layers.events.removed, viewer.events.theme):
+        assert "napari_plugin" not in str(emitter.callbacks)
+
+
 def test_the_window_stays_alive_during_a_run(panel, viewer, qtbot, monkeypatch):
     """The run cannot end before the window worked off 20 events of its own: were it in the way, both would wait."""
     import threading
@@ -662,6 +717,64 @@ def test_nothing_is_cut_off_on_a_small_screen(panel, qtbot):
             if label.isVisibleTo(page) and not label.wordWrap():
                 assert label.width() >= label.sizeHint().width() - 1, label.text()
     assert panel.minimumSizeHint().height() < 690
+
+
+def test_every_control_explains_itself_and_is_reached_by_the_tab_key(panel, qtbot):
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFormLayout, QLineEdit, QSlider, QWidget
+
+    def is_inner(widget):
+        return isinstance(widget.parent(), (QAbstractSpinBox, QComboBox, QLineEdit))
+
+    run_to_the_end(panel, qtbot, last_frame=5)
+    panel.resize(390, 690)
+    controls = (QAbstractButton, QAbstractSpinBox, QComboBox, QLineEdit, QSlider)
+    for index in range(panel.tabs.count()):
+        panel.tabs.setCurrentIndex(index)
+        panel.grab()  # lays everything out
+        title = panel.tabs.tabText(index)
+        chain, widget = [], panel.movie
+        while panel.isAncestorOf(widget) and widget not in chain:
+            chain.append(widget)
+            widget = widget.nextInFocusChain()
+        reached = [
+            one
+            for one in chain
+            if one.isVisibleTo(panel)
+            and one.focusPolicy() in (Qt.FocusPolicy.StrongFocus, Qt.FocusPolicy.WheelFocus, Qt.FocusPolicy.TabFocus)
+            and not is_inner(one)
+            and one.focusProxy() is None
+        ]
+        page = panel.tabs.currentWidget().widget()
+        zones = [page.isAncestorOf(one) + 2 * panel.run_bar.isAncestorOf(one) for one in reached]
+        assert [zone for zone, _ in itertools.groupby(zones)] in ([0, 1, 2], [0, 2])  # head, tab, foot
+        rows = [(one.mapTo(panel, QPoint(0, 0)).y(), type(one).__name__, one.toolTip()[:20]) for one in reached]
+        steps = zip(zones, zones[1:], itertools.pairwise(rows), strict=False)
+        wrong = [pair for zone, other, pair in steps if zone == other and pair[1][0] < pair[0][0] - 10]
+        assert not wrong, (title, wrong)
+        for control in page.findChildren(QWidget):
+            if isinstance(control, controls) and control.isVisibleTo(page) and not is_inner(control):
+                assert control.toolTip(), (title, control.accessibleName())
+                assert control in reached or not control.isEnabled(), (title, control.toolTip())
+        for form in page.findChildren(QFormLayout):
+            for row in range(form.rowCount()):
+                label = form.itemAt(row, QFormLayout.ItemRole.LabelRole).widget()
+                assert label.toolTip(), (title, label.text())
+
+
+def test_shortcuts_open_tabs_run_and_cancel(panel, qtbot):
+    from qtpy.QtGui import QShortcut
+
+    keys = {shortcut.key().toString(): shortcut for shortcut in panel.findChildren(QShortcut)}
+    keys["Alt+3"].activated.emit()
+    assert panel.tabs.tabText(panel.tabs.currentIndex()) == "Filter"
+    assert "Alt+3" in panel.tabs.tabToolTip(2)
+    panel.search.last_frame.set_value(3)
+    keys["Ctrl+Return"].activated.emit()
+    assert panel.is_running
+    keys["Ctrl+Return"].activated.emit()  # a second run is not begun
+    keys["Esc"].activated.emit()
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
 
 
 def test_warnings_can_be_read_in_every_theme(viewer):

@@ -1,0 +1,32 @@
+"""The benchmark of the panel: it drives the real window, in a process of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hand_made_model import make_model
+
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(300)]
+
+pytest.importorskip("napari", reason="napari is not installed: pip install 'smlm-pb[napari]'")
+
+SCRIPT = Path(__file__).parents[1] / "benchmarks" / "panel.py"
+
+
+def test_panel_benchmark_runs(tmp_path):
+    model = make_model(tmp_path / "hand-made")
+    command = [sys.executable, str(SCRIPT), "--quick", "--model", str(model), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = json.loads((tmp_path / "out" / "panel.json").read_text(encoding="utf-8"))
+    assert (tmp_path / "out" / "panel.png").stat().st_size > 5000
+    assert record["quick"]
+    assert str(tmp_path) not in json.dumps(record), "results name folders of one machine"
+    figures = record["results"]["figures_ms"]
+    assert all(value > 0 for value in figures.values()), figures
+    assert figures["Cancel, median"] <= figures["Cancel, slowest"]
+    heartbeat = record["results"]["run"]["heartbeat"]
+    assert heartbeat["percentile_99_ms"] <= heartbeat["longest_ms"]
+    assert record["results"]["run"]["molecules"] > 0
