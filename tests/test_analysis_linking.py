@@ -220,3 +220,17 @@ def test_command_writes_the_linked_table(tmp_path, capsys):
     out = tmp_path / "grouped.hdf5"
     assert main(["link", str(path), "--radius-nm", "30", "--keep-rows", "--out", str(out), "--quiet"]) == 0
     assert "group" in Localizations.load(out)
+
+
+def test_codes_of_the_first_row_are_kept():
+    columns = {
+        "frame": [0, 1, 2],
+        "x": [3.0, 3.0, 3.0],
+        "y": [4.0, 4.0, 4.0],
+        "sigma_x": [0.1] * 3,
+        "sigma_y": [0.1] * 3,
+    }
+    locs = Localizations({**columns, "refinement": [1, 0, 2], "channel": [2, 2, 2]}, MovieInfo(3, 8, 8, 100.0))
+    linked = link(locs)
+    assert len(linked) == 1
+    assert (linked["refinement"][0], linked["channel"][0]) == (1, 2)

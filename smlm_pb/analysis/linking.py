@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.columns import COLUMN_BY_NAME
 from smlm_pb.errors import ConfigurationError, TableError
 from smlm_pb.evaluation.matching import Candidates, positions, solve
 
@@ -66,7 +67,8 @@ def link(
     Localizations
         Merged: ``x``, ``y``, ``z`` are means weighted by 1/σ², the precisions those of the mean, ``photons`` the sum,
         ``background`` the mean, ``frame`` the first one, ``on_frames`` first to last, ``n_localizations`` the number
-        of rows; ``probability`` is that at least one of them exists. Other columns are averaged.
+        of rows; ``probability`` is that at least one of them exists. Codes (``channel``, ``refinement``) are those of the
+        first row, other columns are averaged.
 
     Raises
     ------
@@ -213,14 +215,16 @@ def merge_groups(locs: Localizations, group: npt.NDArray[Any]) -> Localizations:
 
 
 _SUMMED = {"photons", "log_likelihood_ratio"}
-_FIRST = {"frame", "channel", "group", "on_frames", "n_localizations"}
+_FIRST = {"frame", "on_frames", "n_localizations"}
 _SIGMAS = {"sigma_x", "sigma_y", "sigma_z"}
 
 
 def _merge_column(
     locs: Localizations, name: str, values: npt.NDArray[Any], order: IntArray, starts: IntArray, lengths: IntArray
 ) -> npt.NDArray[Any]:
-    if name in _FIRST or values.dtype.kind not in "iuf":
+    declared = COLUMN_BY_NAME.get(name)
+    is_code = declared is not None and np.dtype(declared.dtype).kind in "iu"
+    if name in _FIRST or is_code or values.dtype.kind not in "iuf":
         return values[starts]
     numbers = values.astype(np.float64)
     if name in _SUMMED:
