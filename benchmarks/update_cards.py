@@ -77,12 +77,24 @@ def _picasso_movie(results: Any) -> dict[str, float]:
     return {"found": results["found"], "median_distance_px": results["median_distance_px"]}
 
 
+#: Figures of the robustness suite as a whole.
+_SUITE = ("clean", "mean", "kept", "warned_of_harm")
+
+
+def _robustness(results: Any) -> dict[str, float]:
+    summary = results["summary"]
+    figures = {name: summary[name] for name in _SUITE}
+    worst = {f"mean_{name}": part["mean"] for name, part in summary["by_corruption"].items()}
+    return {name: value for name, value in {**figures, **worst}.items() if value is not None}
+
+
 _READERS: dict[str, Callable[[Any], dict[str, float]]] = {
     "density_sweep": _density,
     "isolated": _isolated,
     "blank": _blank,
     "microtubules": _microtubules,
     "picasso_movie": _picasso_movie,
+    "robustness": _robustness,
 }
 
 

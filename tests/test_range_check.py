@@ -89,6 +89,12 @@ def test_too_wide_a_psf_lies_outside_as_a_whole(tmp_path, plain):
     assert sum("PSF" in text for text in heard) == 1, "said once, for the movie, not again for its tiles"
 
 
+def test_a_width_that_was_given_wrongly_is_told(plain, model):
+    _, _, heard = run(plain, model, psf_sigma_px=1.5)
+    (warning,) = [text for text in heard if "PSF measures 1.1" in text or "PSF measures 1.0" in text]
+    assert "but 1.5 px were given" in warning
+
+
 def test_brightness_and_density_by_tile(tmp_path):
     """Half of the field is crowded for this model."""
     rng = np.random.default_rng(1)

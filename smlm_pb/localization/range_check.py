@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.range_tiles import FloatArray, PixelsByTile, TileGrid, measure_tiles
+from smlm_pb.localization.settings import GIVEN
 from smlm_pb.localization.summary import warn_about
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ _TOLERANCE, _FAR = 1.25, 2.0
 _PSF_TOLERANCE, _PSF_FAR = 1.06, 1.25
 #: Relative difference of a tile's PSF from the width that the network is told, beyond what training tells wrongly.
 _VARIES, _VARIES_FAR = 1.12, 1.3
+#: Share of the tiles from which on the width that holds for the movie is wrong, not that of some tiles.
+_MOST = 0.5
 #: Standard errors by which a tile's PSF must lie outside.
 _ERRORS = 3.0
 #: Background differences below this many e⁻ are errors of the estimate.
@@ -247,14 +250,29 @@ def _tell_variation(pixels: PixelsByTile, job: Job, grid: TileGrid) -> list[str]
     sure = _ERRORS * np.nan_to_num(pixels.psf_error_px, nan=np.inf)
     levels = _levels(pixels.psf_sigma_px, (told, told), _VARIES, _VARIES_FAR)
     outside = (levels > 0) & (np.abs(pixels.psf_sigma_px - told) > sure)
-    if not outside.any() or outside.mean() > 0.5:  # a width that is wrong everywhere is told for the movie
+    if not outside.any():
         return []
+    if outside.mean() > _MOST:
+        return _tell_wrong_width(pixels, job)
     off = np.where(outside, np.abs(np.log(np.where(outside, pixels.psf_sigma_px, told) / told)), 0.0)
     row, column = np.unravel_index(int(off.argmax()), off.shape)
     return [
         f"Movie {job.movie.name}: in {int(outside.sum())} of {outside.size} tiles (worst: "
         f"{grid.name(int(row), int(column))}) the PSF of {pixels.psf_sigma_px[row, column]:.3g} px is another than the "
         f"{told:.3g} px of the movie: {_REMEDIES['psf_varies']}."
+    ]
+
+
+def _tell_wrong_width(pixels: PixelsByTile, job: Job) -> list[str]:
+    """Say that a width that was given is not that of the movie; one that lies outside the model is told elsewhere."""
+    conditions = job.conditions
+    measured = float(np.nanmedian(pixels.psf_sigma_px))
+    given = conditions.psf_sigma_px
+    if conditions.origin.get("psf_sigma_px") != GIVEN or 1 / _VARIES <= measured / given <= _VARIES:
+        return []
+    return [
+        f"Movie {job.movie.name}: the PSF measures {measured:.3g} px, but {given:.3g} px were given: check focus and "
+        "psf_sigma_px (left out, it is measured); molecules are missed and photons wrong otherwise."
     ]
 
 
