@@ -11,6 +11,22 @@ if TYPE_CHECKING:
     import torch
 
 
+def device_name(device: torch.device) -> str:
+    """What a device is called by its maker, as far as the system tells."""
+    import platform
+    from pathlib import Path
+
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def choose_device(name: str = "auto") -> torch.device:
     """Turn a device name into a device that is there.
 

@@ -77,6 +77,17 @@ def add_device_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_precision_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--precision``."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="arithmetic of the network; auto: bfloat16 on processors that have it, once it was checked on simulated"
+        " frames that this changes nothing",
+    )
+
+
 def add_frames_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--frames A:B``."""
     parser.add_argument(

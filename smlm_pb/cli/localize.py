@@ -15,6 +15,7 @@ from smlm_pb.cli.common import (
     add_device_option,
     add_frames_option,
     add_model_options,
+    add_precision_option,
     positive_int,
 )
 from smlm_pb.cli.faults import EXIT_BUG, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, describe_fault
@@ -62,6 +63,7 @@ def add_parser(subparsers: Any) -> None:
     add_camera_options(parser)
     add_model_options(parser)
     add_device_option(parser)
+    add_precision_option(parser)
     add_frames_option(parser)
     parser.add_argument(
         "--refine",
@@ -116,10 +118,12 @@ def run(args: argparse.Namespace) -> int:
         threshold=args.threshold,
         frames=args.frames,
         refine=args.refine,
+        precision=args.precision,
     )
     movies = find_movies(args.movies)
     _refuse_equal_targets(movies, args.out)
     outcomes: list[_Outcome] = []
+    told: list[str] = []
     with ExitStack() as stack:
         file_run = FileRun(
             settings,
@@ -135,7 +139,7 @@ def run(args: argparse.Namespace) -> int:
         try:
             for number, movie in enumerate(movies, start=1):
                 label = movie.path.name if len(movies) == 1 else f"{movie.path.name} ({number}/{len(movies)})"
-                outcomes.append(_localize(movie, label, file_run, args))
+                outcomes.append(_localize(movie, label, file_run, args, told))
         except (Cancelled, KeyboardInterrupt):
             if outcomes:
                 _report(outcomes, args)
@@ -151,8 +155,8 @@ def _open_cluster(args: argparse.Namespace, stack: ExitStack) -> Cluster | None:
     return stack.enter_context(Cluster(workers=args.workers, scheduler=args.scheduler, device=args.device))
 
 
-def _localize(movie: Found, label: str, file_run: FileRun, args: argparse.Namespace) -> _Outcome:
-    """One movie; whatever is wrong with it is kept for the report."""
+def _localize(movie: Found, label: str, file_run: FileRun, args: argparse.Namespace, told: list[str]) -> _Outcome:
+    """One movie; whatever is wrong with it is kept for the report. ``told``: engines that were printed already."""
     try:
         if movie.problem is not None:
             raise movie.problem
@@ -160,6 +164,10 @@ def _localize(movie: Found, label: str, file_run: FileRun, args: argparse.Namesp
             reports: list[OnProgress] = []
 
             def on_start(job: Job) -> None:
+                engine = f"network '{job.model.card.name}' on {job.describe_engine()}"
+                if engine not in told:
+                    told.append(engine)
+                    note(args, engine)
                 note(args, f"{label}: {job.conditions.describe()}")
                 reports.append(stack.enter_context(show_progress(args, label)))
 

@@ -16,6 +16,7 @@ from smlm_pb.cli.common import (
     add_camera_options,
     add_device_option,
     add_model_options,
+    add_precision_option,
     positive_float,
 )
 from smlm_pb.cli.faults import EXIT_OK
@@ -70,6 +71,7 @@ def add_parser(subparsers: Any) -> None:
     add_camera_options(parser)
     add_model_options(parser)
     add_device_option(parser)
+    add_precision_option(parser)
     parser.add_argument(
         "--refine", choices=("off", "auto", "on"), default="off", help="refine molecules by likelihood at the end"
     )
@@ -88,6 +90,7 @@ def run(args: argparse.Namespace) -> int:
         psf_sigma_px=args.psf_sigma_px,
         threshold=args.threshold,
         refine=args.refine,
+        precision=args.precision,
     )
     options = WatchOptions(
         idle_s=args.idle, update_s=args.update_every, poll_s=args.poll, second_pass=not args.no_second_pass
@@ -98,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
         reports: list[OnProgress] = []
 
         def on_start(job: Job) -> None:
+            note(args, f"network '{job.model.card.name}' on {job.describe_engine()}")
             note(args, f"{label}: {job.conditions.describe()}")
             reports.append(stack.enter_context(show_progress(args, label)))
 

@@ -51,7 +51,12 @@ def prepare(movie: Movie, model: Model, settings: JobSettings) -> Job:
     MovieError, CameraError, ConfigurationError
         When the movie cannot be localized with these values.
     """
+    from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.localization.threads import fit_threads
+
+    fit_threads(model)
     conditions = resolve(movie, settings, model.card)
+    conditions = replace(conditions, precision=choose_precision(model, settings.precision))
     job = Job(movie, model, settings, conditions, movie.fingerprint())
     if settings.threshold != "auto":  # every candidate above it is asked for
         return job

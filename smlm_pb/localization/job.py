@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,11 +83,34 @@ class Job:
             frames=frames,
             floor=self.settings.floor,
             least_significance=self.conditions.least_significance,
+            precision=self.conditions.precision,
         )
 
     def finished_block(self, start: int, stop: int, candidates: Candidates, threshold: float) -> FinishedBlock:
         """A block for the caller to show."""
         return FinishedBlock(start, stop, Localizations(as_columns(candidates.rows), self.info), threshold)
+
+    def engine(self) -> dict[str, Any]:
+        """With what the network runs: device, threads, arithmetic, and how the work is cut up."""
+        from smlm_pb.devices import device_name
+        from smlm_pb.localization.pipeline import plan_work
+        from smlm_pb.localization.threads import fit_threads
+
+        device = self.model.device
+        plan = plan_work(self.movie.height, self.movie.width, device)
+        return {
+            "device": str(device),
+            "processor": device_name(device),
+            "threads": fit_threads(self.model),
+            "precision": self.conditions.precision,
+            **asdict(plan),
+        }
+
+    def describe_engine(self) -> str:
+        """One line for people: with what the network runs."""
+        engine = self.engine()
+        threads = f", {engine['threads']} thread{'s' * (engine['threads'] != 1)}" if engine["device"] == "cpu" else ""
+        return f"{engine['device']} ({engine['processor']}){threads}, {engine['precision']}"
 
     def identity(self) -> dict[str, Any]:
         """What must be equal for an interrupted run to be continued."""
@@ -107,6 +130,7 @@ class Job:
                 "frames": list(self.conditions.frames),
             },
             "model": {"name": card.name, "sha256": card.weights_sha256, "device": device.type},
+            "engine": self.engine(),
             "asked": self.identity(),
             "conditions": {**self.conditions.as_dict(), "network_psf_sigma_px": self.network_psf_sigma_px},
             "threshold": expectation.as_dict(),

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +107,7 @@ def find_candidates(
     frames: tuple[int, int],
     floor: float,
     least_significance: float = 0.0,
+    precision: str = "float32",
     plan: Plan | None = None,
 ) -> Iterator[Iterator[Block]]:
     """Find the candidates of a movie, block by block.
@@ -127,6 +128,8 @@ def find_candidates(
         Smallest probability of a candidate that is listed.
     least_significance : float
         Lone candidates whose light is less significant are left out; see :mod:`smlm_pb.localization.significance`.
+    precision : {"float32", "bfloat16"}
+        Arithmetic of the convolutions; see :mod:`smlm_pb.localization.precision`.
     plan : Plan, optional
         Sizes; chosen for the device when left out.
 
@@ -156,6 +159,7 @@ def find_candidates(
                     first_frame=first,
                     camera=camera,
                     least_significance=least_significance,
+                    precision=precision,
                     plan=plan,
                 ),
             )
@@ -182,6 +186,7 @@ def candidates_of(
     first_frame: int = 0,
     camera: Camera | None = None,
     least_significance: float = 0.0,
+    precision: str = "float32",
     plan: Plan | None = None,
 ) -> Candidates:
     """Find the candidates in frames that are in memory.
@@ -192,7 +197,7 @@ def candidates_of(
         Effective photo-electrons, on which photon noise has variance = mean.
     model : Model
         The network on its device.
-    psf_sigma_px, floor, least_significance, plan
+    psf_sigma_px, floor, least_significance, precision, plan
         As for :func:`find_candidates`.
     first_frame : int
         Frame number of the first frame.
@@ -208,24 +213,27 @@ def candidates_of(
 
     from smlm_pb.camera import Camera
     from smlm_pb.networks import predict_tiled
+    from smlm_pb.networks.inference import FixedWidthNetwork
 
     camera = camera or Camera()
     plan = plan or plan_work(electrons.shape[1], electrons.shape[2], model.device)
     calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
+    with arithmetic(model.device):
+        network = FixedWidthNetwork(model.network, psf_sigma_px, precision=precision)
     parts: list[Candidates] = []
     for start in range(0, len(electrons), plan.batch_frames):
         frames = electrons[start : start + plan.batch_frames]
         with arithmetic(model.device):
             batch = torch.from_numpy(frames[:, None]).to(model.device)
             sigma = torch.full((len(batch),), psf_sigma_px, device=model.device)
-            field = predict_tiled(model.network, batch, sigma, tile_px=plan.tile_px)
+            field = predict_tiled(network, batch, sigma, tile_px=plan.tile_px)
             listed = select_candidates(
                 field,
                 first_frame=first_frame + start,
                 floor=min(floor, SHARE_FLOOR),
                 excess_noise_factor=camera.excess_noise_factor,
             )
-        one_each = _one_per_molecule(listed, floor, calibration)
+        one_each = _one_per_molecule(listed, floor, calibration, psf_sigma_px, camera)
         if least_significance > 0:
             significance = lone_significance(
                 one_each.rows,
@@ -239,14 +247,26 @@ def candidates_of(
     return join_candidates(parts)
 
 
-def _one_per_molecule(listed: Candidates, floor: float, calibration: SigmaCalibration | None) -> Candidates:
+def _one_per_molecule(
+    listed: Candidates, floor: float, calibration: SigmaCalibration | None, psf_sigma_px: float, camera: Camera
+) -> Candidates:
     """One candidate per molecule, with the precision that it has, from the floor on."""
     rows = pool_shares(listed.rows)
-    if calibration is not None:
-        rows["sigma_x"], rows["sigma_y"] = calibration.apply(rows["sigma_x"]), calibration.apply(rows["sigma_y"])
+    if calibration is not None and len(rows):
+        limit = precision_limit(rows, psf_sigma_px, camera)
+        for name in ("sigma_x", "sigma_y"):
+            rows[name] = calibration.apply(rows[name], limit)
     above = rows["probability"] >= np.float32(floor)
     unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
     return Candidates(rows[above], listed.mass_below_floor + unlisted)
+
+
+def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:
+    """Smallest possible localization precision (n,) of candidates, were they alone, px."""
+    from smlm_pb.refinement.crlb import mortensen_mle
+
+    background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
+    return mortensen_mle(rows["photons"], background, psf_sigma_px, excess=camera.excess_noise_factor)
 
 
 def arithmetic(device: torch.device) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ import numpy as np
 from smlm_pb.camera import Camera
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization.candidates import DEFAULT_FLOOR
+from smlm_pb.localization.precision import check_name
 from smlm_pb.localization.threshold import check_threshold
 from smlm_pb.refinement import check_mode
 
@@ -48,6 +49,8 @@ class JobSettings:
         Smallest probability of a candidate that is considered at all.
     refine : {"off", "auto", "on"}
         Whether molecules are refined by likelihood; see :func:`smlm_pb.refinement.refine`.
+    precision : {"auto", "float32", "bfloat16"}
+        Arithmetic of the network; see :func:`smlm_pb.localization.precision.choose_precision`.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class JobSettings:
     frames: tuple[int, int | None] | None = None
     floor: float = DEFAULT_FLOOR
     refine: str = DEFAULT_REFINE
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         if self.camera is not None and not isinstance(self.camera, Camera):
@@ -82,6 +86,7 @@ class JobSettings:
             # What is asked for is listed; at 0 that would be every candidate of every pixel.
             object.__setattr__(self, "floor", max(min(self.floor, threshold), 1e-4))
         check_mode(self.refine)
+        check_name(self.precision)
         if self.frames is not None:
             object.__setattr__(self, "frames", _checked_frames(self.frames))
 
@@ -121,6 +126,8 @@ class Conditions:
     least_significance : float
         How significant the light of a lone molecule must be, standard deviations of the noise; 0 where every candidate
         above the threshold is asked for. See :mod:`smlm_pb.localization.significance`.
+    precision : str
+        Arithmetic of the network.
     """
 
     camera: Camera
@@ -131,6 +138,7 @@ class Conditions:
     origin: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     least_significance: float = 0.0
+    precision: str = "float32"
 
     @property
     def n_frames(self) -> int:

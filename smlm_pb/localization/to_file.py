@@ -84,6 +84,7 @@ def localize_to_file(
     frames: tuple[int, int | None] | None = None,
     floor: float = DEFAULT_FLOOR,
     refine: str = DEFAULT_REFINE,
+    precision: str = "auto",
     overwrite: bool = False,
     resume: bool = False,
     cluster: Cluster | None = None,
@@ -102,7 +103,8 @@ def localize_to_file(
         Anything that :func:`smlm_pb.open_movie` opens.
     out_dir : path
         Folder of the results; made if it is missing.
-    model, camera, pixel_size_nm, offset_adu, e_per_adu, em_gain, psf_sigma_px, threshold, device, frames, floor, refine
+    model, camera, pixel_size_nm, offset_adu, e_per_adu, em_gain, psf_sigma_px, threshold, device, frames, floor,
+    refine, precision
         As for :func:`smlm_pb.localize`.
     overwrite : bool
         Replace a table, or an unfinished run, that is there already.
@@ -143,6 +145,7 @@ def localize_to_file(
         frames=frames,
         floor=floor,
         refine=refine,
+        precision=precision,
     )
     run = FileRun(settings, out_dir, overwrite=overwrite, resume=resume, model=model, device=device, cluster=cluster)
     return run(movie, on_progress=on_progress, should_stop=should_stop, on_block=on_block).path

@@ -59,6 +59,7 @@ def localize(
     frames: tuple[int, int | None] | None = None,
     floor: float = DEFAULT_FLOOR,
     refine: str = DEFAULT_REFINE,
+    precision: str = "auto",
     on_progress: OnProgress | None = None,
     should_stop: ShouldStop | None = None,
     on_block: OnBlock | None = None,
@@ -94,6 +95,9 @@ def localize(
     refine : {"off", "auto", "on"}
         Refine the molecules by likelihood (:func:`smlm_pb.refinement.refine`): ``auto`` where the pixels agree with the
         model and the fit is the more precise, ``on`` everywhere. The movie is read a second time.
+    precision : {"auto", "float32", "bfloat16"}
+        Arithmetic of the network. ``auto``: bfloat16 on processors that have it, once it was checked on simulated
+        frames that this changes nothing.
     on_progress : callable, optional
         Called with (frames done, frames in all).
     should_stop : callable, optional
@@ -137,6 +141,7 @@ def localize(
         frames=frames,
         floor=floor,
         refine=refine,
+        precision=precision,
     )
     opened = open_movie(movie)
     try:

@@ -43,6 +43,12 @@ def scale_image(electrons: Tensor) -> Tensor:
     return torch.cat((0.5 * root, 0.01 * electrons), dim=1)
 
 
+def condition_of(psf_sigma_px: Tensor) -> Tensor:
+    """What a network is told of the PSF width (batch,) in px: (batch, 2)."""
+    relative = torch.log(psf_sigma_px / _REFERENCE_PSF_PX) / 0.35
+    return torch.stack((relative, relative.square()), dim=1)
+
+
 class OffsetRegressionNetwork(nn.Module):
     """A backbone with the candidates' head.
 
@@ -97,11 +103,12 @@ class OffsetRegressionNetwork(nn.Module):
         PointField
             Float32 maps.
         """
-        relative = torch.log(psf_sigma_px.to(electrons.dtype) / _REFERENCE_PSF_PX) / 0.35
-        condition = torch.stack((relative, relative.square()), dim=1)
         image = scale_image(electrons).contiguous(memory_format=torch.channels_last)
-        features = self.backbone(image, condition)
-        with torch.autocast(electrons.device.type, enabled=False):
+        return self.read_out(self.backbone(image, condition_of(psf_sigma_px.to(electrons.dtype))))
+
+    def read_out(self, features: Tensor) -> PointField:
+        """Candidates of every pixel from the features ``(batch, channels, height, width)`` of the backbone."""
+        with torch.autocast(features.device.type, enabled=False):
             raw = self.head(features.float())
         n = self.n_candidates
         logit, dy, dx, sigma_y, sigma_x, photons = (raw[:, k * n : (k + 1) * n] for k in range(_MAPS_PER_CANDIDATE))

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from smlm_pb.networks.field import PointField
-from smlm_pb.networks.offset_regression import OffsetRegressionNetwork
 
 
-def predict_tiled(
-    network: OffsetRegressionNetwork, electrons: Tensor, psf_sigma_px: Tensor, *, tile_px: int
-) -> PointField:
+class Predictor(Protocol):
+    """A network, or what stands for it."""
+
+    #: How far a pixel of the image reaches, px.
+    radius: int
+
+    def __call__(self, electrons: Tensor, psf_sigma_px: Tensor, /) -> PointField:
+        """Candidates of every pixel."""
+
+
+def predict_tiled(network: Predictor, electrons: Tensor, psf_sigma_px: Tensor, *, tile_px: int) -> PointField:
     """Predict large frames in tiles with a margin of the receptive field.
 
     Parameters
     ----------
-    network : OffsetRegressionNetwork
-        The network; its ``radius`` is the margin that makes tiling exact.
+    network : Predictor
+        The network, or a :class:`smlm_pb.networks.inference.FixedWidthNetwork`; its ``radius`` is the margin that makes
+        tiling exact.
     electrons : Tensor (batch, 1, height, width)
         Photo-electrons.
     psf_sigma_px : Tensor (batch,)

@@ -1,0 +1,80 @@
+"""The network as it is used: for one width of the PSF, with what does not change folded into its weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
+from smlm_pb.networks.field import PointField
+from smlm_pb.networks.offset_regression import OffsetRegressionNetwork, condition_of, scale_image
+
+_BFLOAT16 = "bfloat16"
+
+
+class FixedWidthNetwork:
+    """A network whose PSF width is known beforehand.
+
+    The modulation of every block by the PSF width is then a part of its first convolution, and activations need no
+    memory of their own. The result is that of the network, up to rounding.
+
+    Parameters
+    ----------
+    network : OffsetRegressionNetwork
+        The network; later changes of its weights are not seen.
+    psf_sigma_px : float
+        Width of the PSF, px.
+    precision : {"float32", "bfloat16"}
+        Arithmetic of the convolutions. The first one, which sees small differences on a large background, the sums of
+        the residual blocks and the head are always float32.
+    """
+
+    def __init__(self, network: OffsetRegressionNetwork, psf_sigma_px: float, *, precision: str = "float32") -> None:
+        self._network, self.radius = network, network.radius
+        self._dtype = torch.bfloat16 if precision == _BFLOAT16 else torch.float32
+        self._precision = precision
+        backbone = network.backbone
+        self._blocks: list[_FoldedBlock] | None = None
+        if isinstance(backbone, ResidualBackbone):
+            width = torch.full((1,), psf_sigma_px, device=backbone.stem.weight.device)
+            condition = condition_of(width)
+            blocks = (block for block in backbone.blocks if isinstance(block, ResidualBlock))
+            self._blocks = [_FoldedBlock(block, condition, self._dtype) for block in blocks]
+
+    def __call__(self, electrons: Tensor, psf_sigma_px: Tensor) -> PointField:
+        """Candidates of every pixel; arguments as of the network, without gradients."""
+        if self._blocks is None:
+            with torch.autocast(electrons.device.type, self._dtype, enabled=self._precision == _BFLOAT16):
+                field: PointField = self._network(electrons, psf_sigma_px)
+            return field
+        backbone = self._network.backbone
+        assert isinstance(backbone, ResidualBackbone)
+        features = backbone.stem(scale_image(electrons).contiguous(memory_format=torch.channels_last))
+        for block in self._blocks:
+            features += block(features)
+        return self._network.read_out(functional.silu(features, inplace=True))
+
+
+class _FoldedBlock:
+    """The contribution of a residual block, its modulation folded in."""
+
+    def __init__(self, block: ResidualBlock, condition: Tensor, dtype: torch.dtype) -> None:
+        scale, shift = block.modulation(condition)[0].chunk(2)
+        first, second = block.first, block.second
+        assert first.bias is not None
+        assert second.bias is not None
+        layout = torch.channels_last
+        self._first = (first.weight * (1 + scale)[:, None, None, None]).to(dtype=dtype, memory_format=layout)
+        self._first_bias = (first.bias * (1 + scale) + shift).to(dtype)
+        self._second, self._second_bias = second.weight.to(dtype=dtype, memory_format=layout), second.bias.to(dtype)
+        self._dilation = second.dilation
+        self._dtype = dtype
+
+    def __call__(self, features: Tensor) -> Tensor:
+        hidden = functional.silu(features).to(self._dtype)
+        hidden = functional.conv2d(hidden, self._first, self._first_bias, padding=1)
+        hidden = functional.silu(hidden, inplace=True)
+        return functional.conv2d(
+            hidden, self._second, self._second_bias, padding=self._dilation, dilation=self._dilation
+        )

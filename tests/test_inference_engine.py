@@ -1,0 +1,171 @@
+"""The engine: folded weights and fewer digits change nothing that anybody would notice, or are not used."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from hand_made_model import make_model, make_movie
+
+from smlm_pb.cli import main as cli
+from smlm_pb.errors import ConfigurationError
+from smlm_pb.formats import read_table
+from smlm_pb.localization import load_model, localize, precision
+from smlm_pb.localization.precision import PrecisionCheck, check_bfloat16, choose_precision, processor_has_bfloat16
+from smlm_pb.networks import NetworkSettings, build_network, predict_tiled
+from smlm_pb.networks.inference import FixedWidthNetwork
+
+pytestmark = pytest.mark.filterwarnings("default::UserWarning")
+
+CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5, "psf_sigma_px": 1.1}
+GOOD = PrecisionCheck(1000, 0.7, 0.0005, 0.3, 0.001, 0.01, 0.0)
+
+
+@pytest.fixture(scope="module")
+def default():
+    return load_model("default", "cpu")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return load_model(make_model(tmp_path_factory.mktemp("models") / "hand-made"), "cpu")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize("backbone", ["residual", "paper"])
+@pytest.mark.parametrize("psf_sigma_px", [0.8, 1.1, 1.6])
+def test_a_known_width_is_folded_into_the_weights(backbone, psf_sigma_px):
+    torch.manual_seed(0)
+    network = build_network(NetworkSettings(backbone=backbone, channels=16, blocks=3)).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():  # blocks begin as the identity, modulation as nothing
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    image = torch.poisson(torch.full((2, 1, 40, 33), 20.0))
+    width = torch.full((2,), psf_sigma_px)
+    with torch.inference_mode():
+        before, after = network(image, width), FixedWidthNetwork(network, psf_sigma_px)(image, width)
+    for name, ours, theirs in zip(before._fields, after, before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4, msg=name)
+
+
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_tiles_and_batches_change_nothing(default, kind):
+    image = torch.poisson(torch.full((2, 1, 90, 75), 20.0), generator=torch.Generator().manual_seed(1))
+    image[:, :, 40:43, 30:33] += 300
+    width = torch.full((2,), 1.1)
+    network = FixedWidthNetwork(default.network, 1.1, precision=kind)
+    with torch.inference_mode():
+        whole = network(image, width)
+        tiled = predict_tiled(network, image, width, tile_px=41)
+        alone = network(image[1:], width[1:])
+    for ours in (tiled.dx, tiled.dy):
+        assert ours.shape == whole.dx.shape
+    assert (whole.dx - tiled.dx).abs().max() < 1e-4
+    assert (whole.dx[1:] - alone.dx).abs().max() < 1e-4
+    assert (whole.logit - tiled.logit).abs().max() < 1e-3
+
+
+def test_the_shipped_model_passes_the_check(default):
+    check = check_bfloat16(default)
+    assert check.molecules > 1000
+    assert 0.4 < check.jaccard < 0.95
+    assert check.passes
+    assert check == check_bfloat16(default)
+
+
+def test_a_network_that_needs_its_digits_is_found_out(default):
+    """Weights so large that their differences are lost in bfloat16."""
+    network = build_network(NetworkSettings(**default.card.network)).eval().requires_grad_(False)
+    network.load_state_dict(default.network.state_dict())
+    block = network.backbone.blocks[2]
+    block.first.bias += 300.0
+    block.second.bias -= block.second.weight.sum((1, 2, 3)) * 300.0
+    fragile = replace(default, network=network)
+    assert not check_bfloat16(fragile).passes
+
+
+@pytest.mark.parametrize(
+    ("change", "passes"),
+    [
+        ({}, True),
+        ({"jaccard_change": -0.003}, False),
+        ({"jaccard_change": 0.003}, False),
+        ({"rmse_change": 0.011}, False),
+        ({"shift": 0.2}, False),
+        ({"tile_difference_px": 0.001}, False),
+    ],
+)
+def test_what_the_check_allows(change, passes):
+    assert replace(GOOD, **change).passes is passes
+
+
+def test_who_gets_fewer_digits(default, model, monkeypatch):
+    asked = []
+    monkeypatch.setattr(precision, "check_bfloat16", lambda model: asked.append(model) or GOOD)
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
+    assert choose_precision(default) == "bfloat16"
+    assert choose_precision(default) == "bfloat16"
+    assert len(asked) == 1  # the verdict is remembered
+    path = precision._cache_file()
+    path.write_text("{ damaged")
+    assert choose_precision(default) == "bfloat16"
+    assert len(asked) == 2
+    verdicts = json.loads(path.read_text())
+    (key,) = verdicts
+    path.write_text(json.dumps({key: {**verdicts[key], "jaccard_change": 0.1}}))
+    assert choose_precision(default) == "float32"
+    assert choose_precision(model) == "float32"  # narrow: nothing to gain
+    assert choose_precision(model, "bfloat16") == "bfloat16"
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: False)
+    assert choose_precision(default) == "float32"
+    with pytest.raises(ConfigurationError, match="precision = 'half' is unknown"):
+        choose_precision(default, "half")
+
+
+def test_a_cache_that_cannot_be_written_is_no_fault(default, monkeypatch, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    monkeypatch.setattr(precision, "check_bfloat16", lambda model: GOOD)
+    monkeypatch.setattr(precision, "processor_has_bfloat16", lambda: True)
+    assert choose_precision(default) == "bfloat16"
+
+
+def test_processors(monkeypatch):
+    monkeypatch.setattr(precision.platform, "machine", lambda: "aarch64")
+    monkeypatch.setattr(precision, "_linux_processor_flags", lambda: {"fp", "bf16"})
+    assert processor_has_bfloat16()
+    monkeypatch.setattr(precision, "_linux_processor_flags", lambda: {"fp"})
+    assert not processor_has_bfloat16()
+
+
+def test_both_kinds_find_the_same_molecules(default):
+    movie = make_movie(6, (48, 48), per_frame=4)[0]
+    ours, theirs = (
+        localize(movie, model=default, precision=kind, threshold=0.3, **CAMERA) for kind in ("bfloat16", "float32")
+    )
+    assert len(ours) == len(theirs) >= 24
+    for axis in "xy":
+        assert np.abs(ours[axis] - theirs[axis]).max() < 0.02
+    assert np.any(ours["x"] != theirs["x"])
+    assert [t.provenance[-1]["engine"]["precision"] for t in (ours, theirs)] == ["bfloat16", "float32"]
+
+
+def test_the_engine_is_told_once_and_stored(tmp_path, model, capsys):
+    folder = make_model(tmp_path / "model")
+    for name in ("a.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, make_movie(6)[0], photometric="minisblack", metadata={"axes": "TYX"})
+    command = ["localize", str(tmp_path / "a.tif"), str(tmp_path / "b.tif"), "--out", str(tmp_path), "--device", "cpu"]
+    command += ["--model", str(folder), "--offset-adu", "100", "--e-per-adu", "0.5", "--psf-sigma-px", "1.1"]
+    assert cli.main(command) == 0
+    err = capsys.readouterr().err
+    assert err.count("network 'hand-made' on cpu (") == 1
+    engine = read_table(tmp_path / "b_locs.hdf5").provenance[-1]["engine"]
+    assert engine["device"] == "cpu"
+    assert engine["threads"] >= 1
+    assert engine["precision"] == "float32"
+    assert engine["block_frames"] >= engine["batch_frames"] >= 1
