@@ -67,7 +67,7 @@ def link(
     Localizations
         Merged: ``x``, ``y``, ``z`` are means weighted by 1/σ², the precisions those of the mean, ``photons`` the sum,
         ``background`` the mean, ``frame`` the first one, ``on_frames`` first to last, ``n_localizations`` the number
-        of rows; ``probability`` is that at least one of them exists. Codes (``channel``, ``refinement``) are those of the
+        of rows; ``probability`` is that at least one of them exists. Codes (``refinement``) are those of the
         first row, other columns are averaged.
 
     Raises
