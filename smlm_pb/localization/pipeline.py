@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -233,7 +233,7 @@ def candidates_of(
                 floor=min(floor, SHARE_FLOOR),
                 excess_noise_factor=camera.excess_noise_factor,
             )
-        one_each = _one_per_molecule(listed, floor, calibration, psf_sigma_px, camera)
+        one_each = _one_per_molecule(listed, floor, calibration)
         if least_significance > 0:
             significance = lone_significance(
                 one_each.rows,
@@ -247,26 +247,14 @@ def candidates_of(
     return join_candidates(parts)
 
 
-def _one_per_molecule(
-    listed: Candidates, floor: float, calibration: SigmaCalibration | None, psf_sigma_px: float, camera: Camera
-) -> Candidates:
+def _one_per_molecule(listed: Candidates, floor: float, calibration: SigmaCalibration | None) -> Candidates:
     """One candidate per molecule, with the precision that it has, from the floor on."""
     rows = pool_shares(listed.rows)
-    if calibration is not None and len(rows):
-        limit = precision_limit(rows, psf_sigma_px, camera)
-        for name in ("sigma_x", "sigma_y"):
-            rows[name] = calibration.apply(rows[name], limit)
+    if calibration is not None:
+        rows["sigma_x"], rows["sigma_y"] = calibration.apply(rows["sigma_x"]), calibration.apply(rows["sigma_y"])
     above = rows["probability"] >= np.float32(floor)
     unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
     return Candidates(rows[above], listed.mass_below_floor + unlisted)
-
-
-def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:
-    """Smallest possible localization precision (n,) of candidates, were they alone, px."""
-    from smlm_pb.refinement.crlb import mortensen_mle
-
-    background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
-    return mortensen_mle(rows["photons"], background, psf_sigma_px, excess=camera.excess_noise_factor)
 
 
 def arithmetic(device: torch.device) -> AbstractContextManager[None]:
