@@ -38,6 +38,9 @@ class LocalizeStep(_Section):
         None, gt=0, description="width of the point-spread function in pixels", examples=[1.2]
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps", examples=["auto"])
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="arithmetic of the network", examples=["auto"]
+    )
     frames: tuple[int, int | None] | None = Field(
         None, description="first frame and the one after the last", examples=["[0, 1000]"]
     )
