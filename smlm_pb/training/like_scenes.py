@@ -81,14 +81,17 @@ def scenes_like(measure: MovieMeasure, model: Model, base: Mapping[str, Any], *,
     LikeScenes
     """
     photons, density = measure.found.photons[1], measure.found.mean_density_per_px2
+    spread = measure.found.photon_spread
     ranges = SceneSettings(**base)
     for round_ in range(_ROUNDS + 1):
-        settings = _settings(measure, ranges, photons, density)
+        settings = _settings(measure, ranges, photons, density, spread)
         scenes = draw_like(settings, count=_SCENES, size_px=_SCENE_PX, seed=seed + round_)
         found = find_in_scenes(scenes, measure, model)
         if round_ < _ROUNDS:
             photons *= _step(measure.found.photons[1], found.photons[1])
             density *= _step(measure.found.mean_density_per_px2, found.mean_density_per_px2)
+            # Crowds and dim light spread what is found beyond what is there.
+            spread *= _step(measure.found.photon_spread, found.photon_spread)
     return LikeScenes(settings, found, photons, density)
 
 
@@ -118,7 +121,9 @@ def _step(wanted: float, got: float) -> float:
     return float(np.clip(wanted / got, 1 / _LARGEST_STEP, _LARGEST_STEP))
 
 
-def _settings(measure: MovieMeasure, base: SceneSettings, photons: float, density: float) -> SceneSettings:
+def _settings(
+    measure: MovieMeasure, base: SceneSettings, photons: float, density: float, spread: float
+) -> SceneSettings:
     """Scene settings around typical values."""
     found, conditions = measure.found, measure.conditions
     sigma = conditions.psf_sigma_px
@@ -132,7 +137,8 @@ def _settings(measure: MovieMeasure, base: SceneSettings, photons: float, densit
     changes: dict[str, Any] = {
         "psf_sigma_px": _rounded(max(0.3, sigma - margin), sigma + margin),
         "photons": _rounded(max(20.0, photons / _PHOTON_MARGIN), max(30.0, photons * _PHOTON_MARGIN)),
-        "photon_spreads": _photon_spreads(found.photon_spread),
+        "photon_spreads": _photon_spreads(spread),
+        "partial_on_fraction": base.partial_on_fraction * float(np.clip((spread - 0.1) / 0.4, 0.25, 1.0)),
         "background_e": _background(measure),
         "structured_background_fraction": 0.7 if _is_uneven(measure) else 0.3,
         "sparse_density_per_px2": _rounded(thin, middle),
