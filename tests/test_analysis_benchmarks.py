@@ -21,7 +21,7 @@ def script(monkeypatch):
         sys.modules.pop(path.stem, None)
 
 
-@pytest.mark.parametrize("name", ["drift", "precision_without_truth", "rendering"])
+@pytest.mark.parametrize("name", ["drift", "precision_without_truth", "rendering", "errors_without_truth"])
 def test_it_runs(script, tmp_path, name):
     assert script(name).main(["--quick", "--out", str(tmp_path)]) == 0
 
@@ -45,7 +45,7 @@ def test_the_page_shows_the_published_results(script):
     page = ROOT / "docs" / "analysis.md"
     text = page.read_text(encoding="utf-8")
     places = write_page._PLACE.findall(text)
-    assert {name for _, name, _ in places} == {"drift", "precision_without_truth", "rendering"}
+    assert {name for _, name, _ in places} == {"drift", "precision_without_truth", "rendering", "errors_without_truth"}
     for place, name, end in places:
         shown = write_page.section(name, write_page.RESULTS, page)
         assert f"{place}{shown}{end}" in text, f"run python benchmarks/write_page.py --page docs/analysis.md: {name}"
