@@ -207,7 +207,7 @@ def test_mixed_precision_returns_to_full_precision(tmp_path, monkeypatch):
 
 
 def test_the_best_weights_are_kept(tmp_path, monkeypatch):
-    judged, scores = [], iter((0.1, 0.7, 0.7, 0.4))
+    judged, scores = [], iter((0.1, 0.7, 0.695, 0.4))
 
     def scripted(network, *args, **options):
         judged.append({name: value.clone() for name, value in network.state_dict().items()})
@@ -217,8 +217,9 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
     experiment = tiny(steps=8, validation={"every_steps": 2, "scenes": 1})
     run(tmp_path, experiment, **stop_after(6))  # also across an interruption
     result = run(tmp_path, experiment, resume=True)
-    assert result.validation.jaccard == 0.7
-    assert_equal_weights(weights(result.model_folder), judged[1])
+    # The third is the later one of two that the scenes cannot tell apart.
+    assert result.validation.jaccard == 0.695
+    assert_equal_weights(weights(result.model_folder), judged[2])
 
 
 # ---- divergence

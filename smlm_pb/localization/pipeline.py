@@ -9,15 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, select_candidates
+from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.prefetch import Prefetch
-from smlm_pb.localization.sigma_calibration import SigmaCalibration
+from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.significance import lone_significance
 from smlm_pb.localization.threads import fit_threads
 from smlm_pb.movies import Movie, check_block, iterate_blocks
@@ -233,7 +234,7 @@ def candidates_of(
                 floor=min(floor, SHARE_FLOOR),
                 excess_noise_factor=camera.excess_noise_factor,
             )
-        one_each = _one_per_molecule(listed, floor, calibration)
+        one_each = _one_per_molecule(listed, floor, calibration, psf_sigma_px, camera)
         if least_significance > 0:
             significance = lone_significance(
                 one_each.rows,
@@ -247,14 +248,26 @@ def candidates_of(
     return join_candidates(parts)
 
 
-def _one_per_molecule(listed: Candidates, floor: float, calibration: SigmaCalibration | None) -> Candidates:
+def _one_per_molecule(
+    listed: Candidates, floor: float, calibration: SigmaCalibration | None, psf_sigma_px: float, camera: Camera
+) -> Candidates:
     """One candidate per molecule, with the precision that it has, from the floor on."""
     rows = pool_shares(listed.rows)
-    if calibration is not None:
-        rows["sigma_x"], rows["sigma_y"] = calibration.apply(rows["sigma_x"]), calibration.apply(rows["sigma_y"])
+    if calibration is not None and len(rows):
+        limit, crowded = precision_limit(rows, psf_sigma_px, camera), crowding(rows, psf_sigma_px)
+        for name in ("sigma_x", "sigma_y"):
+            rows[name] = calibration.apply(Stated(rows[name], limit, crowded))
     above = rows["probability"] >= np.float32(floor)
     unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
     return Candidates(rows[above], listed.mass_below_floor + unlisted)
+
+
+def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:
+    """Smallest possible localization precision (n,) of candidates, were they alone, px."""
+    from smlm_pb.refinement.crlb import mortensen_mle
+
+    background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
+    return mortensen_mle(rows["photons"], background, psf_sigma_px, excess=camera.excess_noise_factor)
 
 
 def arithmetic(device: torch.device) -> AbstractContextManager[None]:

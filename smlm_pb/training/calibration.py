@@ -6,8 +6,10 @@ import numpy as np
 import torch
 
 from smlm_pb.evaluation.matching import match
-from smlm_pb.localization.sigma_calibration import SigmaCalibration
+from smlm_pb.localization.crowding import crowding
+from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.networks import OffsetRegressionNetwork
+from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.validation import detect, truth_of, validation_scenes
 
@@ -46,11 +48,20 @@ def calibrate_sigma(
     drawn = validation_scenes(settings, experiment.scene_settings(), experiment.crop_px)
     truth = truth_of(drawn)
     found = detect(network, drawn, truth.info, device)
-    found = found.select(found["probability"] >= _THRESHOLD)
+    widths = np.array([scene.psf_sigma_px for scene in drawn])
+    likely = found["probability"] >= _THRESHOLD
+    crowded = crowding(found, widths[found["frame"]])[likely]
+    found = found.select(likely)
     assert truth.info.pixel_size_nm is not None
     pairs = match(found, truth, _TOLERANCE_PX * truth.info.pixel_size_nm)
     mine, true = found.select(pairs.pred), truth.select(pairs.truth)
-    stated = np.concatenate((mine["sigma_x"], mine["sigma_y"])).astype(np.float64)
+    read_noise = np.array([scene.read_noise_e for scene in drawn])
+    background = mine["background"].clip(0) + read_noise[mine["frame"]] ** 2
+    stated = Stated(
+        sigma_px=np.concatenate((mine["sigma_x"], mine["sigma_y"])).astype(np.float64),
+        limit_px=np.tile(mortensen_mle(mine["photons"], background, widths[mine["frame"]]), 2),
+        crowding=np.tile(crowded[pairs.pred], 2),
+    )
     error = np.concatenate((mine["x"] - true["x"], mine["y"] - true["y"])).astype(np.float64)
     # A scene counts once however many molecules it holds: crowds must not decide what is stated of lone molecules.
     in_scene = np.bincount(mine["frame"], minlength=scenes)[mine["frame"]]

@@ -74,7 +74,7 @@ class ValidationSettings(_Section):
     seed: int = Field(987_654, ge=0, description="seed of those scenes")
     tolerance_px: float = Field(0.5, gt=0, description="matching distance for the Jaccard index, px")
     calibration_scenes: int = Field(
-        512,
+        2048,
         ge=0,
         description="fresh scenes on which the stated precision is calibrated at the end; 0 leaves it as it is",
     )

@@ -81,7 +81,7 @@ def export_model(
             **({"start": dict(start)} if start else {}),
             **({"like": experiment.like} if experiment.like else {}),
         },
-        accuracy={"validation": without_nan(validation.as_dict())} if validation else {},
+        accuracy={"validation": _published(validation, calibration)} if validation else {},
         weights_sha256=hashlib.sha256(content).hexdigest(),
         sigma_calibration=calibration.as_dict() if calibration else {},
     )
@@ -108,6 +108,14 @@ def export_model(
             "--out; the checkpoint is kept."
         ) from error
     return folder
+
+
+def _published(validation: ValidationResult, calibration: SigmaCalibration | None) -> dict[str, float]:
+    """Scores for the card; the pull was that of precisions before calibration, which nobody gets to see."""
+    scores = without_nan(validation.as_dict())
+    if calibration is not None:
+        scores.pop("pull", None)
+    return scores
 
 
 def _effective(electrons: tuple[float, float], em_fraction: float) -> tuple[float, float]:

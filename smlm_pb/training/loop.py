@@ -30,6 +30,8 @@ from smlm_pb.training.validation import ValidationResult, validate, validation_s
 OnStep = Callable[[int, int, dict[str, float]], None]
 OnValidation = Callable[[int, ValidationResult], None]
 
+#: Standard error of the Jaccard index over the validation scenes, roughly.
+_JACCARD_NOISE = 0.01
 _MAX_BAD_STEPS = 25
 _NORM_WINDOW = 200
 
@@ -131,7 +133,7 @@ class Trainer:
             if self.bad_steps > _MAX_BAD_STEPS:
                 raise ConfigurationError(
                     f"Training diverged at step {self.step}: {_MAX_BAD_STEPS} steps in a row gave no finite gradient; "
-                    "lower learning_rate and start anew in another folder."
+                    "lower learning_rate, or set precision to float32, and start anew in another folder."
                 )
         self.step += 1
         values = {name: float(value.detach()) for name, value in terms.items()}
@@ -152,8 +154,9 @@ class Trainer:
         loss = {name: value / max(1, self.summed_steps) for name, value in self.sums.items()}
         self.sums, self.summed_steps = {}, 0
         self.history.append({"step": self.step, "seconds": self.seconds, "loss": loss, "validation": result.as_dict()})
-        if result.jaccard > self.best_score:
-            self.best_score = result.jaccard
+        # Of weights that the scenes cannot tell apart the later ones: positions and precisions go on getting better.
+        if result.jaccard > self.best_score - _JACCARD_NOISE:
+            self.best_score = max(self.best_score, result.jaccard)
             self.best = {k: v.detach().cpu().clone() for k, v in self.averaged.state_dict().items()}
 
 
@@ -222,11 +225,7 @@ def train(
     network: OffsetRegressionNetwork = copy.deepcopy(trainer.averaged)
     if trainer.best is not None:
         network.load_state_dict(trainer.best)
-    validation = (
-        ValidationResult(**max(trainer.history, key=lambda h: h["validation"]["jaccard"])["validation"])
-        if trainer.history
-        else None
-    )
+    validation = _of_kept_weights(trainer.history)
     model_folder = export_model(
         network,
         experiment,
@@ -240,6 +239,17 @@ def train(
     )
     first = (_start_record(trainer) or {}).get("validation")
     return TrainingResult(model_folder, trainer.step, validation, None if first is None else ValidationResult(**first))
+
+
+def _of_kept_weights(history: list[dict[str, Any]]) -> ValidationResult | None:
+    """Scores of the weights that :meth:`Trainer.judge` kept."""
+    highest, kept = -math.inf, None
+    for entry in history:
+        jaccard = entry["validation"]["jaccard"]
+        if jaccard > highest - _JACCARD_NOISE:
+            kept = entry["validation"]
+        highest = max(highest, jaccard)
+    return None if kept is None else ValidationResult(**kept)
 
 
 def _run(
