@@ -1,4 +1,7 @@
-"""Drift by fiducials: beads are found, followed, told from what moves on its own, and checked on the others."""
+"""Drift by fiducials, found, followed, told from what moves on its own and checked on the others; and by COMET."""
+
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -6,7 +9,7 @@ import pytest
 from smlm_pb.analysis import apply_drift, estimate_drift
 from smlm_pb.analysis.drift_fiducials import fiducial_path, find_fiducials
 from smlm_pb.cli.main import main
-from smlm_pb.errors import TableError
+from smlm_pb.errors import ConfigurationError, TableError
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.simulation.tables import draw_drift, simulate_localizations
 
@@ -120,3 +123,43 @@ def test_the_command(tmp_path, capsys):
     captured = capsys.readouterr()
     assert "removed" in captured.err
     assert Localizations.load(tmp_path / "t_undrifted.hdf5").provenance[-1]["method"] == "fiducials"
+
+
+# -- COMET -------------------------------------------------------------------------------------------------
+
+
+def stand_in(path):
+    """What the package comet offers of itself, with an answer that is known."""
+
+    def comet_run_kd(dataset, *, segmentation_mode, segmentation_var, min_max_frames, progress, **options):
+        assert dataset.shape[1] == 4
+        assert segmentation_mode == 0
+        assert options["max_drift_nm"] == 300
+        assert dataset[:, 0].max() > 1000  # nm, not pixels
+        progress("pairs_start", {})
+        dataset -= 1e6  # as the real one does
+        first, last = min_max_frames
+        frames = np.arange(first, last + 1)
+        return np.column_stack([path[frames], np.zeros(len(frames)), frames])
+
+    return types.SimpleNamespace(comet_run_kd=comet_run_kd)
+
+
+def test_comet_is_asked_in_its_own_units_and_checked_like_the_others(monkeypatch):
+    path = draw_drift(np.random.default_rng(3), "sine", N_FRAMES, 200)
+    locs = simulate_localizations(
+        "filaments", n_localizations=5000, n_frames=N_FRAMES, size_px=32, drift_nm=path, seed=1
+    ).locs
+    monkeypatch.setitem(sys.modules, "comet", stand_in(path))
+    drift = estimate_drift(locs, method="comet", max_drift_nm=300)
+    assert drift.accepted
+    assert residual_nm(drift, path) < 0.1
+    monkeypatch.setitem(sys.modules, "comet", stand_in(-path))
+    assert not estimate_drift(locs, method="comet", max_drift_nm=300).accepted
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "comet", None)
+    locs = simulate_localizations("filaments", n_localizations=3000, n_frames=N_FRAMES, size_px=32, seed=1).locs
+    with pytest.raises(ConfigurationError, match="pip install comet-smlm"):
+        estimate_drift(locs, method="comet")

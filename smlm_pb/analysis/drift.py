@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from smlm_pb.localizations import Localizations
 
 FloatArray = npt.NDArray[Any]
-Method = Literal["kernel", "correlation", "fiducials"]
-METHODS: tuple[Method, ...] = ("kernel", "correlation", "fiducials")
+Method = Literal["kernel", "correlation", "fiducials", "comet"]
+METHODS: tuple[Method, ...] = ("kernel", "correlation", "fiducials", "comet")
 
 LEAST_MOLECULES = 300
 _TILES = 8
@@ -162,14 +162,16 @@ def estimate_drift(
     ----------
     locs : Localizations
         Not linked, with ``sigma_x`` and ``sigma_y`` for the method ``"kernel"``.
-    method : {"kernel", "correlation", "fiducials"}
+    method : {"kernel", "correlation", "fiducials", "comet"}
         ``"kernel"`` maximises the overlap of the Gaussians of all molecules, down to single frames.
         ``"correlation"`` is redundant cross-correlation of rendered stretches. ``"fiducials"`` follows beads that are
-        there most of the time; it is checked on all other molecules.
+        there most of the time; it is checked on all other molecules. ``"comet"`` asks the package comet-smlm, where it
+        is installed.
     max_drift_nm : float
         Largest displacement between any two moments that is looked for.
     n_stretches : int, optional
-        Stretches for ``"correlation"``; when not given as many as hold 2000 localizations each, 5 to 40.
+        Stretches for ``"correlation"`` and ``"comet"``; when not given as many as hold 2000 localizations each, 5 to
+        40.
     check : bool
         Whether to accept the path only when it helps held-out molecules.
     pixel_size_nm : float, optional
@@ -203,6 +205,10 @@ def estimate_drift(
 
         reporter = Reporter(on_progress, should_stop, 1)
         return follow_beads(locs, pixel, max_drift_nm=max_drift_nm, check=check, seed=seed, reporter=reporter)
+    if method == "comet":
+        from smlm_pb.analysis.drift_comet import require_comet
+
+        require_comet()
     data = Data.of(locs, method, pixel)
     fitter = _Fitter(data, method, max_drift_nm, n_stretches, seed)
     n_fits = 3 if check else 1
@@ -274,8 +280,8 @@ class Data:
         if len(blinks) < LEAST_MOLECULES:
             raise TableError(f"Drift needs at least {LEAST_MOLECULES} blinks; the table has {len(blinks)}.")
         length = blinks["on_frames"].astype(np.float64)
-        rows = blinks if method == "kernel" else locs
-        time = rows["frame"] + (length / 2 if method == "kernel" else 0.5)
+        rows = locs if method == "correlation" else blinks
+        time = rows["frame"] + (0.5 if method == "correlation" else length / 2)
         sigma = np.sqrt((blinks["sigma_x"].astype(np.float64) ** 2 + blinks["sigma_y"].astype(np.float64) ** 2) / 2)
         sigma_nm = float(np.median(sigma)) * pixel_size_nm
         if not (math.isfinite(sigma_nm) and sigma_nm > 0):
@@ -312,13 +318,27 @@ class _Fitter:
                 seed=self.seed,
                 on_step=on_step,
             )
+        n_stretches = self.n_stretches or int(np.clip(len(self.data.time) / 2000, 5, 40))
+        if self.method == "comet":
+            from smlm_pb.analysis.drift_comet import run_comet
+
+            return run_comet(
+                xy,
+                time,
+                self.data.n_frames,
+                sigma_nm=self.data.sigma_nm,
+                max_drift_nm=self.max_drift_nm,
+                n_stretches=n_stretches,
+                seed=self.seed,
+                on_step=on_step,
+            )
         from smlm_pb.analysis.drift_correlation import correlate_stretches
 
         return correlate_stretches(
             xy,
             time.astype(np.intp),
             self.data.n_frames,
-            n_stretches=self.n_stretches or int(np.clip(len(self.data.time) / 2000, 5, 40)),
+            n_stretches=n_stretches,
             max_drift_nm=self.max_drift_nm,
             on_step=on_step,
         )

@@ -106,7 +106,7 @@ class FilterStep(_Section):
 class DriftStep(_Section):
     """Options of ``smlm-pb drift``."""
 
-    method: Literal["kernel", "correlation", "fiducials"] = Field(
+    method: Literal["kernel", "correlation", "fiducials", "comet"] = Field(
         "kernel", description="how it is found", examples=["kernel"]
     )
     max_drift_nm: float = Field(600.0, gt=0, description="largest displacement looked for, nm", examples=[600])

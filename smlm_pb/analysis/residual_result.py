@@ -82,7 +82,8 @@ class ResidualMap:
         part = f"{100 * share:.0f} per 100 molecules found" if math.isfinite(share) else f"{n} in all"
         return {
             "missed": f"Light of {part} is left over: lower the threshold, or check the camera values.",
-            "false": f"{part} are not needed to explain the pixels: raise the threshold.",
+            "false": f"{part} are not needed to explain the pixels: raise the threshold; in a crowd, where the pixels "
+            "cannot tell, fewer molecules at a time help.",
             "merged": f"{part} look like several at once: lower the activation laser, or use a model for higher "
             "densities.",
         }[worst]

@@ -16,7 +16,7 @@ Find the drift of the stage from the localizations themselves, and remove it.
 
 kernel maximises the overlap of the Gaussians of all molecules, from coarse to fine, down to single frames;
 correlation is redundant cross-correlation of rendered stretches of the movie; fiducials follows beads that are there
-most of the time. The drift is removed only if it also
+most of the time; comet asks the package comet-smlm, where it is installed. The drift is removed only if it also
 brings molecules together that had no part in finding it; otherwise the table is written unchanged, and why is said.
 """
 
@@ -25,7 +25,9 @@ def add_parser(subparsers: Any) -> None:
     """Declare the options of the verb."""
     parser = subparsers.add_parser("drift", help="find the drift of the stage and remove it", description=_DESCRIPTION)
     add_table_options(parser, "_undrifted")
-    parser.add_argument("--method", choices=("kernel", "correlation", "fiducials"), default="kernel", help="see above")
+    parser.add_argument(
+        "--method", choices=("kernel", "correlation", "fiducials", "comet"), default="kernel", help="see above"
+    )
     parser.add_argument(
         "--max-drift-nm",
         type=positive_float,
@@ -37,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         "--stretches",
         type=positive_int,
         metavar="N",
-        help="stretches of the movie for correlation (default: 2000 localizations each, 5 to 40)",
+        help="stretches of the movie for correlation and comet (default: 2000 localizations each, 5 to 40)",
     )
     parser.add_argument("--no-check", dest="check", action="store_false", help="remove what was found, come what may")
     parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the path into FILE (.png, .pdf, .svg)")
