@@ -26,7 +26,7 @@ from smlm_pb.simulation.presets import density_sweep
 
 DENSITIES_PER_UM2 = (0.1, 1.0, 6.0)
 FRAMES = {64: 128, 256: 8}
-MEMORY_FRAMES = (1000, 10_000)
+MEMORY_FRAMES = (1000, 10_000, 100_000)
 PSF_SIGMA_PX = 1.1
 
 #: Runs in a process of its own; the peak is that of its own memory, not of the process it was forked from.
@@ -97,22 +97,29 @@ def _end_to_end(size: int, frames: int, density: float, model: Any, repeats: int
 
 
 def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any]:
-    """Frames per second of the networks alone, on batches of the size that the program itself chooses."""
+    """Frames per second of the networks alone, on batches of the size that the program itself chooses.
+
+    Ours as it was trained, and as the program uses it: the PSF width folded into its weights, in the arithmetic that it
+    chooses. The others in float32, and in the same arithmetic too.
+    """
     import torch
     from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
 
     from smlm_pb.localization.pipeline import arithmetic, plan_work
+    from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.networks.inference import FixedWidthNetwork
 
+    precision = choose_precision(model)
     batch = plan_work(size, size, model.device).batch_frames
     image = torch.from_numpy(np.random.default_rng(0).poisson(60.0, (frames, 1, size, size)).astype(np.float32))
     image = image.to(model.device)
     sigma = torch.full((frames,), PSF_SIGMA_PX, device=model.device)
 
-    def ours() -> None:
+    def ours(network: Any = model.network) -> None:
         for start in range(0, frames, batch):
-            model.network(image[start : start + batch], sigma[start : start + batch])
+            network(image[start : start + batch], sigma[start : start + batch])
 
-    found: dict[str, Any] = {"frame_px": size, "batch_frames": batch}
+    found: dict[str, Any] = {"frame_px": size, "batch_frames": batch, "precision": precision}
     with arithmetic(model.device):
         flop = weights_and_gflop(_with_width(model.network, model.device))
         found["smlm-pb"] = {
@@ -120,6 +127,9 @@ def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any
             "gflop_64px": flop[1],
             "frames_per_s": frames / _median_s(ours, repeats),
         }
+        used = FixedWidthNetwork(model.network, PSF_SIGMA_PX, precision=precision)
+        rate = frames / _median_s(lambda: ours(used), repeats)
+        found["smlm-pb, as used"] = {**found["smlm-pb"], "frames_per_s": rate}
         for name, kind in (("DECODE-sized", DecodeSized), ("LiteLoc-sized", LiteLocSized)):
             network: torch.nn.Module = kind().eval()
             weights, gflop = weights_and_gflop(network)
@@ -133,6 +143,10 @@ def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any
 
             rate = len(few) / _median_s(theirs, repeats)
             found[name] = {"weights": weights, "gflop_64px": gflop, "frames_per_s": rate}
+            if precision == "bfloat16":
+                with torch.autocast(model.device.type, torch.bfloat16):
+                    rate = len(few) / _median_s(theirs, repeats)
+                found[f"{name}, bfloat16"] = {**found[name], "frames_per_s": rate}
     return found
 
 
@@ -195,7 +209,8 @@ def _memory(lengths: Sequence[int], args: argparse.Namespace) -> list[dict[str, 
 
 
 def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[Table]:
-    alone = {n["frame_px"]: n["smlm-pb"]["frames_per_s"] for n in networks}
+    alone = {n["frame_px"]: n["smlm-pb, as used"]["frames_per_s"] for n in networks}
+    kinds = [name for name in networks[0] if isinstance(networks[0][name], dict)]
     tables = [
         Table(
             "From array to table",
@@ -220,7 +235,7 @@ def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
             ],
         ),
         Table(
-            "Networks alone, same frames and batches, float32",
+            f"Networks alone, same frames and batches, float32 unless said; ours is used in {networks[0]['precision']}",
             ("network", "weights (10⁶)", "GFLOP per 64² frame", *(f"frames/s at {n['frame_px']}²" for n in networks)),
             [
                 [
@@ -229,7 +244,7 @@ def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
                     number(networks[0][name]["gflop_64px"], 2),
                     *(number(n[name]["frames_per_s"], 1) for n in networks),
                 ]
-                for name in ("smlm-pb", "DECODE-sized", "LiteLoc-sized")
+                for name in kinds
             ],
         ),
     ]
@@ -260,7 +275,8 @@ def _figure(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
         here = [w for w in whole if w["frame_px"] == size]
         rates = [w["frames_per_s"] * (size / 64) ** 2 for w in here]
         ax.plot([w["density_per_um2"] for w in here], rates, "o-", color=COLOURS[colour], label=f"{size}×{size}")
-        alone = next(n for n in networks if n["frame_px"] == size)["smlm-pb"]["frames_per_s"] * (size / 64) ** 2
+        alone = next(n for n in networks if n["frame_px"] == size)["smlm-pb, as used"]["frames_per_s"]
+        alone *= (size / 64) ** 2
         ax.axhline(alone, color=COLOURS[colour], ls=":", label=f"{size}×{size}, network alone")
     ax.set_xscale("log")
     ax.set_xticks(DENSITIES_PER_UM2, [f"{d:g}" for d in DENSITIES_PER_UM2])
@@ -269,15 +285,15 @@ def _figure(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
     ax = axes[0, 1]
-    names = ("smlm-pb", "DECODE-sized", "LiteLoc-sized")
+    names = ("smlm-pb, as used", "smlm-pb", "DECODE-sized", "LiteLoc-sized")
     for k, (n, shade) in enumerate(zip(networks, (1.0, 0.5), strict=False)):
         rates = [n[name]["frames_per_s"] * (n["frame_px"] / 64) ** 2 for name in names]
         places = np.arange(len(names)) + 0.4 * (k - 0.5)
-        colours = [COLOURS["ours"], COLOURS["other"], COLOURS["other"]]
+        colours = [COLOURS["ours"], COLOURS["ours"], COLOURS["other"], COLOURS["other"]]
         ax.bar(places, rates, width=0.38, color=colours, alpha=shade)
         for place, rate in zip(places, rates, strict=True):
             ax.text(place, rate, f"{rate:.0f}", ha="center", va="bottom", fontsize=8)
-    ax.set_xticks(range(len(names)), names)
+    ax.set_xticks(range(len(names)), [name.replace(", ", "\n") for name in names])
     sizes_text = ", ".join(f"{where} {size}²" for where, size in zip(("left", "pale"), sizes, strict=False))
     ax.set(ylabel="64×64 px per second", title=f"Networks alone ({sizes_text})")
     if memory:

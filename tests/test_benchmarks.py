@@ -105,6 +105,19 @@ def test_throughput_runs(script, tiny_model, tmp_path):
     assert all(row["frames_per_s"] > 0 for row in record["results"]["end_to_end"])
 
 
+def test_workers_run(script, tiny_model, tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    record = run_quick(script, "workers", tiny_model["silent"], tmp_path)
+    assert set(record["results"]["seconds"]) == {"1", "2"}
+
+
+def test_killed_runs_end_alike(script, tiny_model, tmp_path):
+    record = run_quick(script, "kill_and_resume", tiny_model["busy"], tmp_path)
+    assert record["results"]["identical"] == 2
+    assert not any(run["left_over"] for run in record["results"]["runs"])
+
+
 def test_a_truth_that_is_found_scores_one(script):
     """The scores of a sweep, for a run that returns the truth itself with honest errors."""
     runs = script("_runs")
