@@ -172,6 +172,8 @@ def measure_cancel(panel: Any, repeats: int) -> dict[str, Any]:
 
 def measure_preview(viewer: Any, panel: Any, steps: int) -> dict[str, Any]:
     """Step through the movie with the live preview: what a step takes, and when its molecules are on the screen."""
+    for layer in [layer for layer in viewer.layers if layer is not panel.movie.layer]:
+        viewer.layers.remove(layer)
     shown: dict[int, float] = {}
     preview = panel.inputs.preview
     preview.shown.connect(lambda result: shown.setdefault(result.frame, time.perf_counter()))

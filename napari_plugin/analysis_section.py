@@ -9,6 +9,7 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFormLayout,
     QGroupBox,
+    QLayout,
     QPushButton,
     QSpinBox,
     QVBoxLayout,
@@ -129,6 +130,7 @@ class AnalysisSection(QWidget):
         ):
             group = QGroupBox(title)
             column = QVBoxLayout(group)
+            column.setSizeConstraint(QLayout.SizeConstraint.SetMinimumSize)  # answers must not squeeze the rows
             column.setContentsMargins(8, 8, 8, 8)
             column.setSpacing(4)
             if form is not None:

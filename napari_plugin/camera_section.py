@@ -11,6 +11,7 @@ from qtpy.QtWidgets import (
     QGroupBox,
     QHBoxLayout,
     QInputDialog,
+    QLayout,
     QPushButton,
     QVBoxLayout,
     QWidget,
@@ -137,6 +138,7 @@ class CameraSection(QGroupBox):
         form.addRow("e⁻ per ADU", self.e_per_adu)
         form.addRow("EM gain", self.em_gain)
         layout = QVBoxLayout(self)
+        layout.setSizeConstraint(QLayout.SizeConstraint.SetMinimumSize)  # notes below must not squeeze the rows
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(4)
         layout.addLayout(row)

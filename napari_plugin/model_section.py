@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGroupBox, QHBoxLayout, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QGroupBox, QHBoxLayout, QLayout, QPushButton, QVBoxLayout, QWidget
 
 from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
@@ -46,6 +46,7 @@ class ModelSection(QGroupBox):
         row.addWidget(self.names, 1)
         row.addWidget(folder)
         layout = QVBoxLayout(self)
+        layout.setSizeConstraint(QLayout.SizeConstraint.SetMinimumSize)  # notes below must not squeeze the rows
         layout.setContentsMargins(8, 8, 8, 8)
         layout.setSpacing(4)
         layout.addLayout(row)

@@ -80,13 +80,13 @@ class TrainingSection(QWidget):
         self.browse.setToolTip("Choose the folder")
         self.start_from = QComboBox()
         self.start_from.addItem("nothing", False)
-        self.start_from.addItem("the model chosen in Localize", True)
+        self.start_from.addItem("the chosen model", True)
         self.start_from.setCurrentIndex(1)
         self.start_from.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.start_from.setMinimumContentsLength(10)
         self.start_from.setToolTip(
-            "Adapting a model that knows something takes fewer steps than beginning with nothing; the result is never "
-            "worse on your ranges than the model it began with."
+            "The model that is chosen in the tab Localize, or nothing. Adapting a model takes fewer steps than "
+            "beginning with nothing, and the result is never worse on your ranges than the model it began with."
         )
         self.psf_sigma_px = RangeRow(viewer, 0.3, 20, "Smallest and largest PSF width σ, in camera pixels")
         self.photons = RangeRow(viewer, 1, 1e7, "Smallest and largest brightness of the molecules, e⁻ per frame")

@@ -719,6 +719,21 @@ def test_nothing_is_cut_off_on_a_small_screen(panel, qtbot):
     assert panel.minimumSizeHint().height() < 690
 
 
+def test_notes_do_not_squeeze_the_rows_above(panel, qtbot):
+    panel.resize(390, 690)
+    panel.grab()
+
+    def places():
+        fields = (panel.search.psf_sigma_px, panel.search.first_frame, panel.search.region, panel.search.threshold)
+        return [field.mapTo(panel.search, field.rect().topLeft()).y() for field in fields]
+
+    before = places()
+    panel.search.preview_note.say("Frame 99: 264 molecules, precision 29 nm, threshold 0.45, expected Jaccard 0.83")
+    qtbot.wait(50)
+    panel.grab()
+    assert places() == before
+
+
 def test_every_control_explains_itself_and_is_reached_by_the_tab_key(panel, qtbot):
     from qtpy.QtCore import QPoint, Qt
     from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFormLayout, QLineEdit, QSlider, QWidget
