@@ -44,6 +44,8 @@ LEAST_ASKED = 3.0
 _JUDGED_FROM = LOWEST_AUTOMATIC
 #: A neighbour whose stated photons are this many standard deviations of the noise is no noise, and in the way.
 _BRIGHT = 8.0
+#: Noise goes no higher, and the expansion for its tail does not hold beyond.
+_HIGHEST_NOISE = 6.0
 #: Frames are this far apart in the search for neighbours: beyond any reach.
 _FRAME_STEP = 1e4
 #: Pixels of the sample that a movie is judged by: a fraction of a second of the network's time.
@@ -266,5 +268,5 @@ def _amplitude_over_noise(
     z = amplitude * np.sqrt(norm / variance)
     # Noise of few electrons has a heavier upper tail than a Gaussian (first term of Cornish and Fisher's expansion).
     asymmetry = _skewness(camera) * (weight**3).sum(axes) / norm**1.5 * background.clip(0) / variance**1.5
-    corrected: FloatArray = z - asymmetry * (z**2 - 1) / 6
+    corrected: FloatArray = z - asymmetry * (z.clip(-_HIGHEST_NOISE, _HIGHEST_NOISE) ** 2 - 1) / 6
     return corrected
