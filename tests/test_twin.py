@@ -36,7 +36,7 @@ def with_light(locs):
 def crowded_movie(density):
     return simulate(
         {
-            "frames": 40,
+            "frames": 24,
             "height": 40,
             "width": 48,
             "psf": {"sigma_px": PSF_SIGMA_PX},
@@ -117,10 +117,10 @@ def test_errors_of_the_twin_are_those_that_the_truth_shows():
     movie, truth = crowded_movie(2.5)
     found = localize(movie, model="default", **CAMERA)  # only a network that knows photons makes a twin
     budget = error_budget(found, truth, tolerance_nm=50)
-    twin = digital_twin(found, n_frames=60)
+    twin = digital_twin(found, n_frames=24)
     assert twin.settings["model"] == "default"
     assert twin.budget.jaccard == pytest.approx(budget.jaccard, abs=0.08)
-    assert len(twin.truth) / 60 == pytest.approx(len(truth) / 40, rel=0.15)
+    assert len(twin.truth) / 24 == pytest.approx(len(truth) / 24, rel=0.15)
     for kind in ("merged", "missed", "false"):
         assert twin.budget.delta_jaccard[kind] == pytest.approx(budget.delta_jaccard[kind], abs=0.04)
     assert twin.advice().endswith(".")

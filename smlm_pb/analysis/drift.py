@@ -11,13 +11,14 @@ remaining error is at least.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.analysis.drift_check import CERTAIN, chequerboard, held_out_gain, tiles
 from smlm_pb.analysis.drift_kernel import Trajectory, fit_trajectory
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 
@@ -29,8 +30,6 @@ Method = Literal["kernel", "correlation", "fiducials", "comet"]
 METHODS: tuple[Method, ...] = ("kernel", "correlation", "fiducials", "comet")
 
 LEAST_MOLECULES = 300
-_TILES = 8
-CERTAIN = 3.0
 #: Points of the path that the history of a table keeps: enough for a figure.
 _KEPT_POINTS = 1000
 
@@ -229,7 +228,7 @@ def estimate_drift(
     reason = ""
     if check:
         tile = tiles(data.xy - full.at(data.time))
-        parity = (tile // _TILES + tile % _TILES) % 2 == 0
+        parity = chequerboard(tile)
         if min(parity.sum(), (~parity).sum()) < LEAST_MOLECULES / 2:
             reason = "too few molecules in one half of the field to check the drift on the other"
         else:
@@ -367,58 +366,6 @@ class Reporter:
         """Everything is done."""
         if self._on_progress is not None:
             self._on_progress(100, 100)
-
-
-def tiles(xy: FloatArray) -> npt.NDArray[np.intp]:
-    """Number of the tile of a chequerboard every molecule lies in; tiles are cut so that rows hold equally many."""
-    position = []
-    for axis in (0, 1):
-        edges = np.linspace(xy[:, axis].min(), xy[:, axis].max() + 1e-9, _TILES + 1)
-        position.append(np.clip(np.searchsorted(edges, xy[:, axis], side="right") - 1, 0, _TILES - 1))
-    return np.asarray(position[1] * _TILES + position[0], np.intp)
-
-
-def held_out_gain(
-    data: Data,
-    paths: list[Trajectory],
-    tested: Sequence[npt.NDArray[np.bool_]],
-    tile: npt.NDArray[np.intp],
-    seed: int,
-) -> tuple[float, float]:
-    """Mean gain of the log density per molecule when the path of the other half is removed, and its standard error.
-
-    The error is that of the sums over tiles: molecules of one place are not independent of each other.
-    """
-    rng = np.random.default_rng(seed)
-    total, weight = np.zeros(_TILES**2), np.zeros(_TILES**2)
-    for path, part in zip(paths, tested, strict=True):
-        rows = np.flatnonzero(part)
-        if len(rows) > 40_000:
-            rows = rng.choice(rows, 40_000, replace=False)
-        before = _density(data.xy[rows], data, rows)
-        after = _density(data.xy[rows] - path.at(data.time[rows]), data, rows)
-        floor = max(0.05 * float(np.median(before) + np.median(after)), 1e-3)
-        gain = np.log(after + floor) - np.log(before + floor)
-        total += np.bincount(tile[rows], gain, _TILES**2)
-        weight += np.bincount(tile[rows], minlength=_TILES**2)
-    used = weight > 0
-    mean = float(total.sum() / weight.sum())
-    residual = total[used] - mean * weight[used]
-    n = int(used.sum())
-    return mean, float(np.sqrt((residual**2).sum() * n / max(n - 1, 1)) / weight.sum())
-
-
-def _density(xy: FloatArray, data: Data, rows: npt.NDArray[np.intp]) -> FloatArray:
-    """Sum of the kernels of all molecules of other times at each molecule."""
-    from scipy.spatial import cKDTree
-
-    width = 2 * data.sigma_nm
-    pairs = cKDTree(xy).query_pairs(3 * width, output_type="ndarray")
-    time = data.time[rows]
-    pairs = pairs[np.abs(time[pairs[:, 0]] - time[pairs[:, 1]]) >= data.apart]
-    squared = ((xy[pairs[:, 0]] - xy[pairs[:, 1]]) ** 2).sum(axis=1)
-    kernel = np.exp(-squared / (2 * width**2))
-    return np.asarray(np.bincount(pairs[:, 0], kernel, len(xy)) + np.bincount(pairs[:, 1], kernel, len(xy)))
 
 
 def _check_options(method: str, max_drift_nm: float, n_stretches: int | None, pixel: float | None) -> None:

@@ -73,7 +73,8 @@ def _difference_of_halves(beads: Fiducials, n_frames: int) -> float:
 
 def _held_out(others: Localizations, path: Trajectory, pixel_size_nm: float, seed: int) -> tuple[float, float, str]:
     """Gain of the molecules that are no fiducials, its error, and why it does not suffice; NaN for too few."""
-    from smlm_pb.analysis.drift import CERTAIN, Data, held_out_gain, tiles
+    from smlm_pb.analysis.drift import Data
+    from smlm_pb.analysis.drift_check import CERTAIN, held_out_gain, tiles
 
     try:
         data = Data.of(others, "kernel", pixel_size_nm)
