@@ -16,6 +16,7 @@ from smlm_pb.localizations import Localizations
 
 _POLL_MS = 100
 _POLL_STOPPING_MS = 10
+_TIDY_AFTER_MS = 100
 #: The growing image is shown at most this often, and never takes more than this share of the time.
 _IMAGE_EVERY_S = 0.5
 _IMAGE_SHARE = 0.1
@@ -154,10 +155,15 @@ class RunController(QObject):
         points, self._job, self._worker, self._points = self._points, None, None, None
         self.finished.emit(job, molecules)
         if molecules is None:
-            # Last: taking away a layer lets napari collect garbage, which takes a third of a second.
+            # Later: taking away a layer lets napari collect garbage, which takes a third of a second.
+            QTimer.singleShot(_TIDY_AFTER_MS, lambda: self._tidy(points))
+
+    def _tidy(self, points: GrowingPoints | None) -> None:
+        """Take away the layers of a run that found nothing."""
+        if not self.running:
             self._image.end_growing()
-            if points is not None and points.is_there:
-                remove_safely(self._viewer, points.layer)
+        if points is not None and points.is_there:
+            remove_safely(self._viewer, points.layer)
 
     def _on_step(self, event: Any = None) -> None:
         if self._job is not None:

@@ -455,7 +455,7 @@ def test_cancelling_before_the_first_frame_ends_at_once(panel, viewer, qtbot, mo
     free.set()
     assert worker_runs
     assert "Cancelled before the first frame" in panel.run_bar.status.text()
-    assert [layer.name for layer in viewer.layers] == ["filaments"]
+    qtbot.waitUntil(lambda: [layer.name for layer in viewer.layers] == ["filaments"], timeout=LIMIT_MS)
     assert panel.molecules.layer is None
     molecules = run_to_the_end(panel, qtbot, last_frame=5)
     assert molecules.n_shown > 10
