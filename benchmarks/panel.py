@@ -155,7 +155,8 @@ def measure_run(viewer: Any, panel: Any, quick: bool) -> dict[str, Any]:
 
 def measure_cancel(panel: Any, repeats: int) -> dict[str, Any]:
     """Seconds from Cancel until the panel is free again, before the first frame and in the middle of a run."""
-    early, later = [], []
+    early: list[float] = []
+    later: list[float] = []
     for number_of_run in range(repeats):
         for waits, after_frames in ((early, 0), (later, 1 + 5 * number_of_run)):
             panel.run_bar.run_button.click()
@@ -321,6 +322,9 @@ def _figure(results: dict[str, Any]) -> Any:
             ax.plot([goal] * 2, [place - 0.35, place + 0.35], color=COLOURS["goal"], lw=2)
     ax.set_yticks(range(len(series)), list(reversed(series)))
     ax.set_xscale("log")
+    ticks = [10, 20, 50, 100, 200, 500, 1000]
+    ax.set_xticks(ticks, [str(tick) for tick in ticks])
+    ax.minorticks_off()
     ax.set(xlabel="ms (dot: median; green: goal)", title="The window of the panel")
     return figure
 
