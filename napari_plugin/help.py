@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from html import escape
 from importlib.metadata import PackageNotFoundError, metadata
+from pathlib import Path
 
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QMessageBox, QWidget
@@ -17,8 +19,11 @@ the movie; the measured value appears in grey.</li>
 found.</li>
 <li><b>Threshold</b>: the smallest probability that is shown. It acts at once, nothing is computed again.</li>
 <li><b>Image</b>, <b>Filter</b>, <b>Inspect</b>: draw anew, keep ranges of photons or precision, click a molecule.</li>
+<li><b>Analyse</b>: quality without a truth, drift, blinks, comparison with a truth, and a report on one page.</li>
+<li><b>Train</b>: adapt a model to movies that lie outside of what the shipped ones know.</li>
 <li><b>Save molecules</b> writes what is shown, with its whole history. Picasso opens the HDF5.</li>
 </ol>
+<p>Keys: Tab goes through the rows, Alt+1 to Alt+6 open the tabs, Ctrl+Return runs, Esc cancels.</p>
 <p>Positions count from the centre of the first pixel; photons are photo-electrons; precision is one standard deviation
 of the position's error.</p>
 """
@@ -30,17 +35,20 @@ def show_help(parent: QWidget) -> None:
     box.setWindowTitle("smlm-pb: help")
     box.setTextFormat(Qt.TextFormat.RichText)
     box.setText(_TEXT + _link())
+    box.setTextInteractionFlags(Qt.TextInteractionFlag.TextBrowserInteraction)
     box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     box.open()
 
 
 def _link() -> str:
+    """The documentation: on the web where the package states an address, or the pages beside an installed checkout."""
     try:
         urls = metadata("smlm-pb").get_all("Project-URL") or []
     except PackageNotFoundError:
-        return ""
+        urls = []
     for entry in urls:
         label, _, url = entry.partition(", ")
         if label.casefold() in ("documentation", "homepage"):
             return f'<p><a href="{url}">Documentation</a></p>'
-    return ""
+    page = Path(__file__).resolve().parents[1] / "docs" / "napari.md"
+    return f'<p><a href="{escape(page.as_uri())}">Documentation: {escape(str(page))}</a></p>' if page.exists() else ""

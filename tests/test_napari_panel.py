@@ -792,6 +792,16 @@ def test_shortcuts_open_tabs_run_and_cancel(panel, qtbot):
     qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
 
 
+def test_help_tells_the_steps_and_leads_to_the_documentation(panel, qtbot):
+    from qtpy.QtWidgets import QMessageBox
+
+    panel.help_button.click()
+    (box,) = panel.findChildren(QMessageBox)
+    assert "Run" in box.text()
+    assert 'href="' in box.text()
+    box.close()
+
+
 def test_warnings_can_be_read_in_every_theme(viewer):
     from napari.utils.theme import available_themes
 
