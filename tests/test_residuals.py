@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from refinement_scenes import SIGMA, isolated, take_picture
+from refinement_scenes import SIGMA, crowded, isolated, take_picture
 
 from smlm_pb import Camera, Localizations, MovieInfo, read_table
 from smlm_pb.analysis.drift import Drift, apply_drift
@@ -169,6 +169,11 @@ def test_a_wrong_width_and_a_wrong_gain_are_told():
     assert any("width of 1." in note for note in found.notes)
     found = look(electrons, locs, camera=Camera(offset_adu=0.0, e_per_adu=2.0, read_noise_e=1.0))
     assert any("e_per_adu is too large" in note for note in found.notes)
+
+
+def test_in_a_crowd_the_reader_is_warned():
+    electrons, truth = crowded(np.random.default_rng(0), 0.06, n_frames=3)
+    assert any("crowds" in note for note in look(electrons, truth, camera=Camera(0, 1, read_noise_e=1.6)).notes)
 
 
 def test_molecules_beyond_the_border_are_no_suspects():

@@ -19,6 +19,8 @@ MISSED, FALSE, MERGED = 1, 2, 3
 SUSPICIONS = {"missed": MISSED, "false": FALSE, "merged": MERGED}
 #: From this part of the molecules on, a suspicion is worth a sentence.
 _WORTH_TELLING = 0.02
+#: From this part of the molecules in crowds on, suspicions about single ones mean little.
+_MOSTLY_CROWDED = 0.5
 
 
 @dataclass(frozen=True)
@@ -128,3 +130,25 @@ class ResidualMap:
 
     def __str__(self) -> str:
         return self.table()
+
+
+def remarks(psf_sigma_px: float, width_error_px: float, chi2_background: float, crowded: float) -> list[str]:
+    """What limits the meaning of the figures."""
+    notes = []
+    if crowded > _MOSTLY_CROWDED:
+        notes.append(
+            f"{100 * crowded:.0f} % of the molecules stand in crowds so dense that the pixels hardly tell which "
+            "of them exist: suspicions of false and merged ones are little reliable; a digital twin tells more (twin)."
+        )
+    if abs(width_error_px) > 0.03 * psf_sigma_px:
+        notes.append(
+            f"Lone molecules have a width of {psf_sigma_px + width_error_px:.3f} px, not {psf_sigma_px:.3f} px, which "
+            "looks like merging or leaves light over; give the right psf_sigma_px (--psf-sigma-px)."
+        )
+    if math.isfinite(chi2_background) and not 0.85 < chi2_background < 1.2:
+        gain = "too large" if chi2_background > 1 else "too small"
+        notes.append(
+            f"Far from molecules the noise has {chi2_background:.2f} times the variance it should have: e_per_adu is "
+            f"{gain}, the offset is wrong, or the background is structured; scores are not to be trusted."
+        )
+    return notes

@@ -22,7 +22,7 @@ from smlm_pb.analysis.residual_frames import (
     smooth_level,
     tile_sums,
 )
-from smlm_pb.analysis.residual_result import FALSE, MERGED, MISSED, SUSPICIONS, ResidualMap
+from smlm_pb.analysis.residual_result import FALSE, MERGED, MISSED, SUSPICIONS, ResidualMap, remarks
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 
 if TYPE_CHECKING:
@@ -200,6 +200,7 @@ class _Work:
     squared: Any = 0.0
     freedom: Any = 0.0
     residual: Any = 0.0
+    n_crowded: int = 0
     background: list[float] = field(default_factory=lambda: [0.0, 0.0])
     widths: list[tuple[FloatArray, FloatArray]] = field(default_factory=list)
     suspects: dict[str, list[npt.NDArray[Any]]] = field(
@@ -257,7 +258,7 @@ class _Work:
             psf_sigma_px=self.psf_sigma_px,
             psf_sigma_error_px=width_error,
             pixel_size_nm=locs.info.pixel_size_nm,
-            notes=tuple(_remarks(self.psf_sigma_px, width_error, background)),
+            notes=tuple(remarks(self.psf_sigma_px, width_error, background, self.n_crowded / max(self.n_molecules, 1))),
         )
         return found
 
@@ -276,6 +277,7 @@ class _Work:
         sound = fits.arrived & np.isfinite(fits["photons"]) & (moved <= self.psf_sigma_px)
         # A crowd that is cut into groups, or a group of which a part found no place, says nothing about shapes.
         whole = (fits.crowd_size <= LARGEST_GROUP) & (np.bincount(fits.group, ~sound)[fits.group] == 0)
+        self.n_crowded += int(np.count_nonzero(fits.crowd_size > LARGEST_GROUP))
         lone = sound & (fits.crowd_size == 1) & (fits["photons"] > 10 * fits["sigma_photons"])
         self.widths.append((fits["width_score"][lone], fits["width_information"][lone]))
         photons = before["photons"] / camera.excess_noise_factor
@@ -387,20 +389,3 @@ class _Work:
             ("score", score),
         ):
             self.suspects[name].append(np.broadcast_to(np.asarray(values, np.float64), x.shape))
-
-
-def _remarks(psf_sigma_px: float, width_error_px: float, chi2_background: float) -> list[str]:
-    """What limits the meaning of the figures."""
-    notes = []
-    if abs(width_error_px) > 0.03 * psf_sigma_px:
-        notes.append(
-            f"Lone molecules have a width of {psf_sigma_px + width_error_px:.3f} px, not {psf_sigma_px:.3f} px, which "
-            "looks like merging or leaves light over; give the right psf_sigma_px (--psf-sigma-px)."
-        )
-    if math.isfinite(chi2_background) and not 0.85 < chi2_background < 1.2:
-        gain = "too large" if chi2_background > 1 else "too small"
-        notes.append(
-            f"Far from molecules the noise has {chi2_background:.2f} times the variance it should have: e_per_adu is "
-            f"{gain}, the offset is wrong, or the background is structured; scores are not to be trusted."
-        )
-    return notes
