@@ -117,10 +117,10 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     panel.tabs.setCurrentWidget(panel._pages["Filter"])
     panel.filter.histograms["precision"].set_limits(None, 15.0)
     panel.filter.range_changed.emit("precision", None, 15.0)
-    panel.results.colour_points("photons")
+    panel.filter.colour.setCurrentIndex(panel.filter.colour.findData("photons"))
     take(viewer, folder, "napari-filter")
     panel.filter.reset.click()
-    panel.results.colour_points("")
+    panel.filter.colour.setCurrentIndex(0)
 
     panel.tabs.setCurrentWidget(panel._pages["Inspect"])
     inner = molecules.mask & (abs(molecules.table.x - 48) < 30) & (abs(molecules.table.y - 48) < 30)

@@ -139,6 +139,7 @@ class AnalysisSection(QWidget):
             column.addWidget(note)
             if note is self.drift_note:
                 column.addWidget(self.drift_plot)
+            column.addStretch(1)
             layout.addWidget(group)
         layout.addStretch(1)
         self.quality_button.clicked.connect(self.quality_requested)

@@ -144,6 +144,7 @@ class CameraSection(QGroupBox):
         layout.addLayout(row)
         layout.addLayout(form)
         layout.addWidget(self.check)
+        layout.addStretch(1)
         for name, field in self._fields.items():
             label = form.labelForField(field)
             label.setToolTip(field.toolTip())

@@ -21,7 +21,7 @@ from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
 
 _METHODS = {
-    "gaussian": "Gaussians as wide as the precision",
+    "gaussian": "Gaussians, wide as σ",
     "histogram": "Molecules per pixel",
     "blur": "One blur for all",
 }

@@ -51,6 +51,7 @@ class ModelSection(QGroupBox):
         layout.setSpacing(4)
         layout.addLayout(row)
         layout.addWidget(self.description)
+        layout.addStretch(1)
         self.refresh()
         self.names.currentIndexChanged.connect(self._on_choice)
 

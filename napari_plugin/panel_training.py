@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 1000
+_STOPPING = "Stopping: the error bars of the best model so far are calibrated, then it is written. It takes a minute."
 #: Measured values are widened by this before a network learns their range.
 _PSF_MARGIN, _MARGIN = 1.15, 1.5
 #: Side of the frames that are compared.
@@ -210,7 +211,8 @@ class Training(QObject):
             section.progress.setValue(state.done)
             section.progress.setFormat(f"{state.done} / {state.total} steps")
             left = "" if state.seconds_left is None else f", {duration(state.seconds_left)} left"
-            section.note.say(f"{_describe_best(state)}{left}".lstrip(", "))
+            if section.stop_button.isEnabled():
+                section.note.say(f"{_describe_best(state)}{left}".lstrip(", "))
         steps = np.array([entry["step"] for entry in state.history], float)
         jaccard = np.array([entry["validation"].get("jaccard") or np.nan for entry in state.history], float)
         loss = np.array([entry["loss"].get("total", np.nan) for entry in state.history], float)
@@ -221,6 +223,7 @@ class Training(QObject):
         if self._run is not None:
             self._run.stop()
             self._panel.training.stop_button.setEnabled(False)
+            self._panel.training.note.say(_STOPPING)
 
     def close(self) -> None:
         """The panel ends: end the training too; it keeps the best model so far."""

@@ -206,6 +206,7 @@ class SearchSection(QGroupBox):
         layout.addLayout(form)
         layout.addWidget(self.live_preview)
         layout.addWidget(self.preview_note)
+        layout.addStretch(1)
         self.psf_sigma_px.setAccessibleName("PSF width in pixels")
         self.first_frame.setAccessibleName("First frame")
         self.last_frame.setAccessibleName("Last frame")
