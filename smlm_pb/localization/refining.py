@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _ROWS, _PIXELS = 8192, 1 << 23
 #: What is usual in a movie is measured from so many rows at least.
 _ROWS_FOR_REFERENCE = 50
+#: More would not make it better, and each is fitted twice.
+_ROWS_OF_REFERENCE = 1000
 #: A fitted PSF width is used when it is this well known, relative, and this close to the one estimated before.
 _WIDTH_ERROR, _WIDTH_CHANGE = 0.02, 0.2
 
@@ -110,7 +112,8 @@ class Refining:
         if len(locs) >= _ROWS_FOR_REFERENCE and self._reference is None:
             if not self._width_is_settled:
                 self._settle_width(fit_psf_sigma, locs, electrons, how)
-            self._reference = measure_reference(locs, electrons, psf_sigma_px=self._psf_sigma_px, **how)
+            some = locs.select(locs["frame"] <= locs["frame"][min(len(locs), _ROWS_OF_REFERENCE) - 1])
+            self._reference = measure_reference(some, electrons, psf_sigma_px=self._psf_sigma_px, **how)
         refined = refine(
             locs,
             electrons,
