@@ -105,6 +105,7 @@ def _one(experiment: Experiment, model: Any, args: Any, frames: int, seed: int) 
         except SmlmPbError as error:
             return {"jaccard_50": 0.0, "jaccard_100": 0.0, "rmse_nm": None, "pull": None, "expected_jaccard": None,
                     "warned": True, "warnings": [str(error)]}  # fmt: skip
+    said = [str(one.message) for one in told if issubclass(one.category, UserWarning)]
     place = bead_position(experiment, SIZE_PX)
     scores = evaluate(
         without_bead(found, place), without_bead(truth, place), tolerance_nm=TOLERANCES_NM, chance=False, check=False
@@ -117,8 +118,8 @@ def _one(experiment: Experiment, model: Any, args: Any, frames: int, seed: int) 
         "rmse_nm": float(np.sqrt((main_score.rmse_x_nm**2 + main_score.rmse_y_nm**2) / 2)),
         "pull": (main_score.pull_std_x + main_score.pull_std_y) / 2,
         "expected_jaccard": found.provenance[-1]["threshold"]["jaccard"],
-        "warned": bool(told),
-        "warnings": [str(one.message) for one in told],
+        "warned": bool(said),
+        "warnings": said,
     }
 
 

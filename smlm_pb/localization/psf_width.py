@@ -266,7 +266,7 @@ class _Fitter:
         return float(trials[int(misfit.argmin())])
 
 
-def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray]:
+def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray, tuple[float, float]]:
     """Fit the pixel covariance in many parts of the field, leaner than :func:`measure_width`.
 
     Parameters
@@ -278,13 +278,16 @@ def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray]:
     -------
     sigma_px, error_px : array (window,)
         Width of the PSF and its standard error; NaN where the window does not tell.
+    together : (float, float)
+        The same of all windows as one.
     """
     n_windows, n_frames, height, width = windows.shape
     max_lag = min(_MAX_LAG, (min(height, width) - 1) // 2)
     sigma, error = np.full(n_windows, np.nan), np.full(n_windows, np.nan)
     if max_lag < 3:
-        return sigma, error
+        return sigma, error, (np.nan, np.nan)
     fitter = _Fitter(max_lag, (height, width))
+    all_sums, all_shares = np.zeros((_GROUPS_OF_WINDOW, 2 * max_lag + 1, max_lag + 1)), np.zeros(_GROUPS_OF_WINDOW)
     labels = np.arange(n_frames) * _GROUPS_OF_WINDOW // n_frames
     for k, window in enumerate(windows):
         sample = FrameSample(window[np.newaxis], False, np.inf, "", n_frames)
@@ -293,16 +296,30 @@ def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray]:
         if not weights.any():
             continue
         sums, shares = _covariances(deviations[0], weights, labels, max_lag)
-        mean = sums.sum(axis=0) / shares.sum()
-        fit = fitter.fit(mean)
-        n_pixels = height * width * shares.sum() ** 2 / (weights**2).sum()
-        significance = fitter.norm(fit) * np.sqrt(n_pixels) / mean[max_lag, 0]
-        if fit.on_edge or fit.amplitude <= 0 or not significance >= _SIGNIFICANT:
-            continue
-        rest = [
-            fitter.fit((sums.sum(axis=0) - part) / (shares.sum() - share)).sigma_px
-            for part, share in zip(sums, shares, strict=True)
-            if share < shares.sum()
-        ]
-        sigma[k], error[k] = fit.sigma_px, _jackknife(rest)
-    return sigma, error
+        all_sums, all_shares = all_sums + sums, all_shares + shares
+        sigma[k], error[k] = _width_of_window(fitter, sums, shares, height * width, weights)
+    together = _width_of_groups(fitter, all_sums, all_shares) if np.isfinite(sigma).any() else (np.nan, np.nan)
+    return sigma, error, together
+
+
+def _width_of_window(
+    fitter: _Fitter, sums: FloatArray, shares: FloatArray, area_px2: int, weights: FloatArray
+) -> tuple[float, float]:
+    """Width and error of one window; NaN where its covariance is no more than noise."""
+    mean = sums.sum(axis=0) / shares.sum()
+    fit = fitter.fit(mean)
+    n_pixels = area_px2 * shares.sum() ** 2 / (weights**2).sum()
+    significance = fitter.norm(fit) * np.sqrt(n_pixels) / mean[mean.shape[0] // 2, 0]
+    if fit.on_edge or fit.amplitude <= 0 or not significance >= _SIGNIFICANT:
+        return float("nan"), float("nan")
+    return _width_of_groups(fitter, sums, shares)
+
+
+def _width_of_groups(fitter: _Fitter, sums: FloatArray, shares: FloatArray) -> tuple[float, float]:
+    """Width of all groups of frames together, and its error from leaving out one after the other."""
+    rest = [
+        fitter.fit((sums.sum(axis=0) - part) / (shares.sum() - share)).sigma_px
+        for part, share in zip(sums, shares, strict=True)
+        if share < shares.sum()
+    ]
+    return fitter.fit(sums.sum(axis=0) / shares.sum()).sigma_px, _jackknife(rest)

@@ -27,12 +27,13 @@ _FEWEST = 20
 #: How far beyond the range, relative, is still inside: ranges have no sharp edge. And how far is far.
 _TOLERANCE, _FAR = 1.25, 2.0
 _PSF_TOLERANCE, _PSF_FAR = 1.06, 1.25
-#: Relative difference of a tile's PSF from the width that the network is told, beyond what training tells wrongly.
-_VARIES, _VARIES_FAR = 1.12, 1.3
+#: Relative difference of a tile's PSF from the width that the network is told, beyond what training tells wrongly, and
+#: of the movie's PSF from the width that was given.
+_VARIES, _VARIES_FAR, _GIVEN_WRONGLY = 1.12, 1.3, 1.07
 #: Share of the tiles from which on the width that holds for the movie is wrong, not that of some tiles.
 _MOST = 0.5
-#: Standard errors by which a tile's PSF must lie outside.
-_ERRORS = 3.0
+#: Standard errors by which a PSF must lie outside, and the smallest error of a width, relative: the PSF is no Gaussian.
+_ERRORS, _WIDTH_FLOOR = 4.0, 0.02
 #: Background differences below this many e⁻ are errors of the estimate.
 _BACKGROUND_ERROR_E = 3.0
 
@@ -160,7 +161,8 @@ def check_range(job: Job, summary: Summary, expectation: Expectation) -> RangeRe
         excess_noise_factor=conditions.camera.excess_noise_factor,
     )
     warnings += [text for name in quantities if (text := _tell(name, quantities[name], job, grid))]
-    warnings += _tell_variation(pixels, job, grid)
+    if not stopped:
+        warnings += _tell_variation(pixels, job, grid) or _tell_wrong_width(pixels, job)
     return RangeReport(grid, quantities, tuple(warnings))
 
 
@@ -178,7 +180,8 @@ def judge(
         photons = tiles.typical_photons(_FEWEST)
         density = tiles.count * expected / (grid.area_px2 * max(1, summary.frames))
     photon_range = (card.photons[0] * excess, card.photons[1] * excess)
-    background_range = (card.background_e[0] * excess, card.background_e[1] * excess)
+    # Less background than in training is no harm.
+    background_range = (0.0, card.background_e[1] * excess)
     return {
         "density_per_px2": _quantity(card.density_per_px2, summary.density_per_px2 * expected, density),
         "photons": _quantity(photon_range, summary.median_photons if summary.molecules >= _FEWEST else None, photons),
@@ -198,7 +201,7 @@ def _quantity(trained: tuple[float, float], movie: float | None, tiles: FloatArr
 
 
 def _psf(trained: tuple[float, float], movie: float, told: float, pixels: PixelsByTile) -> Quantity:
-    sure = _ERRORS * np.nan_to_num(pixels.psf_error_px, nan=np.inf)
+    sure = _certainty(pixels)
     inner = np.clip(np.nan_to_num(pixels.psf_sigma_px), trained[0], trained[1])
     certain = np.abs(pixels.psf_sigma_px - inner) > sure
     tiles = np.where(certain, _levels(pixels.psf_sigma_px, trained, _PSF_TOLERANCE, _PSF_FAR), INSIDE)
@@ -245,15 +248,14 @@ def _tell(name: str, quantity: Quantity, job: Job, grid: TileGrid) -> str:
 
 
 def _tell_variation(pixels: PixelsByTile, job: Job, grid: TileGrid) -> list[str]:
-    """Say where the PSF is another than the network is told."""
-    told = job.network_psf_sigma_px
-    sure = _ERRORS * np.nan_to_num(pixels.psf_error_px, nan=np.inf)
-    levels = _levels(pixels.psf_sigma_px, (told, told), _VARIES, _VARIES_FAR)
-    outside = (levels > 0) & (np.abs(pixels.psf_sigma_px - told) > sure)
-    if not outside.any():
+    """Say where the PSF is another than the network is told, inside the range of the model."""
+    told, trained = job.network_psf_sigma_px, job.model.card.psf_sigma_px
+    outside = (_levels(pixels.psf_sigma_px, (told, told), _VARIES, _VARIES_FAR) > 0) & (
+        np.abs(pixels.psf_sigma_px - told) > _certainty(pixels)
+    )
+    outside &= _levels(pixels.psf_sigma_px, trained, _PSF_TOLERANCE, _PSF_FAR) == INSIDE
+    if not outside.any() or outside.mean() > _MOST:
         return []
-    if outside.mean() > _MOST:
-        return _tell_wrong_width(pixels, job)
     off = np.where(outside, np.abs(np.log(np.where(outside, pixels.psf_sigma_px, told) / told)), 0.0)
     row, column = np.unravel_index(int(off.argmax()), off.shape)
     return [
@@ -264,16 +266,23 @@ def _tell_variation(pixels: PixelsByTile, job: Job, grid: TileGrid) -> list[str]
 
 
 def _tell_wrong_width(pixels: PixelsByTile, job: Job) -> list[str]:
-    """Say that a width that was given is not that of the movie; one that lies outside the model is told elsewhere."""
+    """Say that a width that was given is not that of the movie."""
     conditions = job.conditions
-    measured = float(np.nanmedian(pixels.psf_sigma_px))
-    given = conditions.psf_sigma_px
-    if conditions.origin.get("psf_sigma_px") != GIVEN or 1 / _VARIES <= measured / given <= _VARIES:
+    given, (measured, error) = conditions.psf_sigma_px, pixels.movie_psf_px
+    if conditions.origin.get("psf_sigma_px") != GIVEN or not np.isfinite(measured):
+        return []
+    if 1 / _GIVEN_WRONGLY <= measured / given <= _GIVEN_WRONGLY or abs(measured - given) <= _ERRORS * error:
         return []
     return [
         f"Movie {job.movie.name}: the PSF measures {measured:.3g} px, but {given:.3g} px were given: check focus and "
         "psf_sigma_px (left out, it is measured); molecules are missed and photons wrong otherwise."
     ]
+
+
+def _certainty(pixels: PixelsByTile) -> FloatArray:
+    """Difference of a tile's PSF that is no chance, px; infinite where the tile does not tell."""
+    error = np.hypot(pixels.psf_error_px, _WIDTH_FLOOR * pixels.psf_sigma_px)
+    return np.asarray(_ERRORS * np.nan_to_num(error, nan=np.inf))
 
 
 def _plain(value: float | None) -> float | None:

@@ -21,8 +21,10 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Tiles are this large at least, px, and at most this many along a side.
 _LEAST_PX, _MOST_TILES = 32, 8
-#: Part of a large tile that is looked at, px; frames that are, and the fewest that tell anything.
-_WINDOW_PX, _MOST_FRAMES, _FEWEST_FRAMES = 48, 64, 16
+#: Part of a large tile that is looked at, px, and frames that are.
+_WINDOW_PX, _MOST_FRAMES = 48, 64
+#: Shorter movies do not tell the width of the PSF by parts.
+FEWEST_FRAMES = 16
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,14 @@ class PixelsByTile:
         Width of the PSF and its standard error.
     background_e : array (rows, columns)
         Background between the molecules, e⁻ per pixel.
+    movie_psf_px : (float, float)
+        Width of the PSF and its standard error over all tiles.
     """
 
     psf_sigma_px: FloatArray
     psf_error_px: FloatArray
     background_e: FloatArray
+    movie_psf_px: tuple[float, float] = (float("nan"), float("nan"))
 
     @classmethod
     def unknown(cls, grid: TileGrid) -> PixelsByTile:
@@ -153,10 +158,10 @@ def measure_tiles(movie: Movie, camera: Camera, grid: TileGrid, frames: tuple[in
     PixelsByTile
     """
     start, stop = frames
-    if stop - start < _FEWEST_FRAMES:
+    if stop - start < FEWEST_FRAMES:
         return PixelsByTile.unknown(grid)
     windows = _windows(movie, camera, grid, np.unique(np.linspace(start, stop - 1, _MOST_FRAMES).round().astype(int)))
-    sigma, error = measure_widths(windows)
+    sigma, error, together = measure_widths(windows)
     read_variance = float(np.median(camera.read_variance_e2))
     background = np.array(
         [
@@ -167,7 +172,7 @@ def measure_tiles(movie: Movie, camera: Camera, grid: TileGrid, frames: tuple[in
         ]
     )
     shape = (grid.rows, grid.columns)
-    return PixelsByTile(sigma.reshape(shape), error.reshape(shape), background.reshape(shape))
+    return PixelsByTile(sigma.reshape(shape), error.reshape(shape), background.reshape(shape), together)
 
 
 def _windows(movie: Movie, camera: Camera, grid: TileGrid, frames: npt.NDArray[np.intp]) -> FloatArray:

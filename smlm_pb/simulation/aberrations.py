@@ -13,8 +13,8 @@ import numpy as np
 if TYPE_CHECKING:
     from smlm_pb.simulation.geometry import Float64Array
 
-#: λ/NA in px: with 100-nm pixels 680 nm and NA 1.1. The Gaussian that fits its core best has σ = 0.21 λ/NA = 1.3 px.
-WAVELENGTH_PER_NA_PX = 6.19
+#: λ/NA in px: with 100-nm pixels 680 nm and NA 1.05. Gaussians that fit its core have σ = 0.20 to 0.21 λ/NA, 1.3 px.
+WAVELENGTH_PER_NA_PX = 6.48
 _OVERSAMPLING, _GRID, _REACH_PX = 5, 1024, 12
 
 
