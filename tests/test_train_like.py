@@ -87,6 +87,7 @@ def test_the_card_tells_movie_start_and_command(likeness, model, tmp_path):
     content = {**likeness.experiment.model_dump(mode="json"), **small, "validation": {**small["validation"]}}
     content["validation"]["calibration_scenes"] = 0
     result = train(Experiment.from_dict(content), tmp_path / "run", device="cpu", command="the command")
+    assert "NaN" not in (result.model_folder / "card.json").read_text()
     training = load_model(result.model_folder, "cpu").card.training
     assert training["command"] == "the command"
     assert training["seed"] == 0
