@@ -73,7 +73,9 @@ def add_parser(subparsers: Any) -> None:
     add_device_option(parser)
     add_precision_option(parser)
     parser.add_argument(
-        "--refine", choices=("off", "auto", "on"), default="off", help="refine molecules by likelihood at the end"
+        "--refine",
+        choices=("off", "auto", "on"),
+        help="refine molecules by maximum likelihood at the end (default: as 'smlm-pb localize' does)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace results that exist already")
@@ -89,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         **{name: getattr(args, name) for name in CAMERA_OPTIONS},
         psf_sigma_px=args.psf_sigma_px,
         threshold=args.threshold,
-        refine=args.refine,
+        **({} if args.refine is None else {"refine": args.refine}),
         precision=args.precision,
     )
     options = WatchOptions(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +19,9 @@ from smlm_pb.movies.tiff_layout import RawFrames, TiffLayout, quiet_tifffile, sc
 
 if TYPE_CHECKING:
     from tifffile import TiffFile
+
+#: Headers of so many pages are worth being cleared away at once: 0.3 kB each.
+_MANY_PAGES = 5000
 
 
 def movie_name(path: Path) -> str:
@@ -101,6 +106,11 @@ class TiffMovie(MovieBase):
             ) from error
         finally:
             tif.close()
+        if layout.raw is not None and layout.shape[0] > _MANY_PAGES:
+            # tifffile's pages refer to each other in a circle, and would stay for long.
+            del tif
+            layout = replace(layout, pages=[])
+            gc.collect()
         return layout
 
     def _read(self, start: int, stop: int) -> npt.NDArray[Any]:
