@@ -80,12 +80,17 @@ def test_the_shipped_model_passes_the_check(default):
 
 
 def test_a_network_that_needs_its_digits_is_found_out(default):
-    """Weights so large that their differences are lost in bfloat16."""
+    """Two channels that are the same, with large weights of opposite sign: their sum is lost in bfloat16."""
     network = build_network(NetworkSettings(**default.card.network)).eval().requires_grad_(False)
     network.load_state_dict(default.network.state_dict())
-    block = network.backbone.blocks[2]
-    block.first.bias += 300.0
-    block.second.bias -= block.second.weight.sum((1, 2, 3)) * 300.0
+    block, channels = network.backbone.blocks[2], network.backbone.out_channels
+    for tensor in (block.first.weight, block.first.bias):
+        tensor[1] = tensor[0]
+    for tensor in (block.modulation.weight, block.modulation.bias):
+        tensor[1], tensor[channels + 1] = tensor[0], tensor[channels]
+    large = 4096 * (1 + 0.01 * torch.rand(channels, 3, 3, generator=torch.Generator().manual_seed(0)))
+    block.second.weight[:, 0] += large
+    block.second.weight[:, 1] -= large
     fragile = replace(default, network=network)
     assert not check_bfloat16(fragile).passes
 
