@@ -244,6 +244,8 @@ class LocalizeJob:
         expectation = told.get("threshold") or {}
         empty = Localizations.empty(self.request.whole or self.request.movie.info)
         candidates = Localizations.concatenate(tables or [empty if final is None else self._placed(final)])
+        if final is not None and expectation:
+            candidates = with_refined(candidates, self._placed(final), float(expectation["threshold"]))
         for step in [*steps, *self._region_step()]:
             candidates = candidates.with_provenance(step)
         return RunResult(
@@ -295,3 +297,34 @@ class LocalizeJob:
             return None
         self.grid = rendering.grid
         return rendering.image
+
+
+def with_refined(candidates: Localizations, final: Localizations, threshold: float) -> Localizations:
+    """Put what a run has refined in the place of what its blocks have told before.
+
+    Parameters
+    ----------
+    candidates : Localizations
+        Everything above the floor.
+    final : Localizations
+        Those at or above the threshold, in the same order, with refined values and further columns.
+    threshold : float
+        The threshold of the run.
+
+    Returns
+    -------
+    Localizations
+        The candidates; in further columns those that were not refined have NaN, or 0 where a column counts.
+    """
+    kept = candidates.probability >= np.float32(threshold)
+    if final.column_names == candidates.column_names or np.count_nonzero(kept) != len(final):
+        return candidates
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, values in final.columns.items():
+        if name in candidates.column_names:
+            column = candidates[name].copy()
+        else:
+            column = np.full(len(candidates), np.nan if values.dtype.kind == "f" else 0, values.dtype)
+        column[kept] = values
+        columns[name] = column
+    return Localizations(columns, candidates.info, candidates.provenance)

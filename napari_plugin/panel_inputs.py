@@ -123,6 +123,7 @@ class Inputs(QObject):
             "psf_sigma_px": settings.psf_sigma_px,
             "frames": settings.frames,
             "threshold": settings.threshold,
+            "refine": str(self._panel.search.refine.currentData()),
         }
         return RunRequest(movie, options, region, whole, self._panel.image.pixel_size_nm.value())
 

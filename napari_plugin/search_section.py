@@ -8,6 +8,7 @@ from qtpy.compat import isalive
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
+    QComboBox,
     QDoubleSpinBox,
     QFormLayout,
     QGroupBox,
@@ -21,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_plugin.choosers import LayerChooser, OptionalNumber
+from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
 
 _STEPS = 1000
@@ -141,6 +143,17 @@ class SearchSection(QGroupBox):
         self.draw_button = QPushButton()
         self.draw_button.setText("Draw")
         self.draw_button.setToolTip("Add a Shapes layer and draw a rectangle on the movie")
+        self.refine = QComboBox()
+        for mode, label in (("auto", "where it helps"), ("off", "off"), ("on", "everywhere")):
+            self.refine.addItem(label, mode)
+        self.refine.setCurrentIndex(max(0, self.refine.findData(remembered("localization", "refine"))))
+        self.refine.currentIndexChanged.connect(
+            lambda _index: remember("localization", "refine", str(self.refine.currentData()))
+        )
+        self.refine.setToolTip(
+            "At the end of a run, fit the molecules to the pixels: more precise for lone molecules and small groups. "
+            "The movie is read a second time."
+        )
         self.threshold = ThresholdControl()
         self.live_preview = QCheckBox("Live preview of the frame on the screen")
         self.live_preview.setToolTip(
@@ -199,6 +212,7 @@ class SearchSection(QGroupBox):
         form.addRow("Frames", frames)
         form.addRow("Region", region)
         form.addRow("Threshold", self.threshold)
+        form.addRow("Refinement", self.refine)
         layout = QVBoxLayout(self)
         layout.setSizeConstraint(QLayout.SizeConstraint.SetMinimumSize)  # notes below must not squeeze the rows
         layout.setContentsMargins(8, 8, 8, 8)

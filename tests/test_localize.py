@@ -344,6 +344,37 @@ def test_stopping_does_not_wait_for_the_block_in_hand(model, movie, monkeypatch)
     assert len(handed) == 1
 
 
+def test_stopping_the_refinement_keeps_what_the_network_found(model, movie, monkeypatch):
+    """The refinement is held until the molecules have been handed over."""
+    import threading
+
+    from smlm_pb.localization import refining
+
+    begun, handed_over, handed = threading.Event(), threading.Event(), []
+
+    def held(self, locs):
+        begun.set()
+        assert handed_over.wait(60)
+        return locs
+
+    monkeypatch.setattr(refining.Refining, "_refine", held)
+    with pytest.raises(LocalizationStopped, match="before the refinement was done") as stopped:
+        localize(
+            movie[0],
+            model=model,
+            refine="on",
+            should_stop=begun.is_set,
+            on_stop=lambda table: (handed.append(table), handed_over.set()),
+            **CAMERA,
+        )
+    (finished,) = handed
+    assert finished is stopped.value.finished
+    plain = localize(movie[0], model=model, refine="off", **CAMERA)
+    assert finished.provenance[-1]["refinement"] == {"mode": "off"}
+    for name in plain.column_names:
+        np.testing.assert_array_equal(finished[name], plain[name])
+
+
 def test_stopping_before_the_first_block_gives_an_empty_table(model, movie):
     with pytest.raises(LocalizationStopped, match="before the first frame") as stopped:
         localize(movie[0], model=model, should_stop=lambda: True, **CAMERA)

@@ -129,7 +129,10 @@ def test_from_the_sample_to_molecules_image_and_a_saved_table(sample_panel, view
     # The same molecules as the library's, with all its columns.
     path = movie.source.path
     assert path is None  # a sample has none, so that this compares arrays
-    expected = smlm_pb.localize(movie.data, model=panel.model.model, frames=(0, 30), pixel_size_nm=100)
+    options = {"model": panel.model.model, "frames": (0, 30), "pixel_size_nm": 100, "refine": "auto"}
+    assert panel.search.refine.currentData() == "auto"
+    expected = smlm_pb.localize(movie.data, **options)
+    assert "refinement" in expected.column_names
     assert tuple(layer.features.columns) == expected.column_names
     shown = molecules.shown_table()
     for name in expected.column_names:

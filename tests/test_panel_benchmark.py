@@ -30,3 +30,5 @@ def test_panel_benchmark_runs(tmp_path):
     heartbeat = record["results"]["run"]["heartbeat"]
     assert heartbeat["percentile_99_ms"] <= heartbeat["longest_ms"]
     assert record["results"]["run"]["molecules"] > 0
+    # The window's own work between two of its events; by the clock it depends on what else the machine does.
+    assert heartbeat["longest_processor_ms"] < 100

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smlm_pb.errors import Cancelled
-from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR
+from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR, as_columns
 from smlm_pb.localization.job import (
     Job,
     OnBlock,
@@ -19,6 +19,7 @@ from smlm_pb.localization.job import (
     get_model,
 )
 from smlm_pb.localization.model import DEFAULT_MODEL, Model
+from smlm_pb.localization.prefetch import Prefetch
 from smlm_pb.localization.range_check import check_range
 from smlm_pb.localization.refining import Refining
 from smlm_pb.localization.settings import DEFAULT_REFINE, JobSettings
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from smlm_pb.camera import Camera
+
+    #: Whether to stop, and what to raise then.
+    _Stopping = tuple[ShouldStop, Callable[[], Exception]]
 
 
 class LocalizationStopped(Cancelled):
@@ -181,27 +185,63 @@ def _collect(
             if on_progress is not None:
                 on_progress(done, stop - start)
         if done < stop - start:
-            finished = _select(job, parts, histogram, done)
-            if on_stop is not None:
-                on_stop(finished)
             when = f"after frame {start + done - 1}" if done else "before the first frame"
-            raise LocalizationStopped(
-                f"Stopped {when} of movie {job.movie.name}; {len(finished)} molecules were found until then.", finished
-            )
-    return _select(job, parts, histogram, stop - start)
+            raise _stopped(job, parts, histogram, done, when, on_stop)
+    stopping = None
+    if should_stop is not None:
+        stopping = should_stop, lambda: _stopped(job, parts, histogram, done, "before the refinement was done", on_stop)
+    return _select(job, parts, histogram, done, stopping)
 
 
-def _select(job: Job, parts: list[npt.NDArray[Any]], histogram: ProbabilityHistogram, n_frames: int) -> Localizations:
+def _stopped(
+    job: Job,
+    parts: list[npt.NDArray[Any]],
+    histogram: ProbabilityHistogram,
+    n_frames: int,
+    when: str,
+    on_stop: Callable[[Localizations], None] | None,
+) -> LocalizationStopped:
+    """Hand over what was found, as the network found it: refining would let the caller wait."""
+    finished = _select(job, parts, histogram, n_frames, refine=False)
+    if on_stop is not None:
+        on_stop(finished)
+    return LocalizationStopped(
+        f"Stopped {when} of movie {job.movie.name}; {len(finished)} molecules were found until then.", finished
+    )
+
+
+def _select(
+    job: Job,
+    parts: list[npt.NDArray[Any]],
+    histogram: ProbabilityHistogram,
+    n_frames: int,
+    stopping: _Stopping | None = None,
+    *,
+    refine: bool = True,
+) -> Localizations:
     expectation = choose_threshold(job.settings, histogram)
     rows = np.concatenate(parts)
     rows = rows[at_or_above(rows["probability"], expectation.threshold)]
     builder = SummaryBuilder(n_frames, job.movie.height * job.movie.width)
-    refining = Refining(job)
-    table = Localizations.concatenate(list(refining.tables([rows])))
+    table, refinement = Localizations(as_columns(rows), job.info), {"mode": "off"}
+    if refine and job.settings.refine != "off":
+        table, refinement = _refined(job, rows, stopping)
     builder.add(table)
     summary = builder.finish()
     report = check_range(job, summary, expectation)
     for warning in report.warnings:
         python_warnings.warn(warning, UserWarning, stacklevel=4)
     step = job.provenance(expectation, summary, list(report.warnings))
-    return table.with_provenance({**step, "range": report.as_dict(), "refinement": refining.as_dict()})
+    return table.with_provenance({**step, "range": report.as_dict(), "refinement": refinement})
+
+
+def _refined(job: Job, rows: npt.NDArray[Any], stopping: _Stopping | None) -> tuple[Localizations, dict[str, Any]]:
+    """Refine in a thread, so that a wish to stop is heard meanwhile; what was found is handed over before it ends."""
+    refining = Refining(job)
+    with Prefetch(refining.tables([rows]), 1) as portions:
+        if stopping is not None:
+            portions.end_when(stopping[0])
+        tables = list(portions)
+        if stopping is not None and (not tables or sum(map(len, tables)) < len(rows)):
+            raise stopping[1]()
+    return Localizations.concatenate(tables), refining.as_dict()
