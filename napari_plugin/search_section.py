@@ -144,7 +144,7 @@ class SearchSection(QGroupBox):
         self.draw_button.setText("Draw")
         self.draw_button.setToolTip("Add a Shapes layer and draw a rectangle on the movie")
         self.refine = QComboBox()
-        for mode, label in (("auto", "where it helps"), ("off", "off"), ("on", "everywhere")):
+        for mode, label in (("off", "off"), ("auto", "where it helps"), ("on", "everywhere")):
             self.refine.addItem(label, mode)
         self.refine.setCurrentIndex(max(0, self.refine.findData(remembered("localization", "refine"))))
         self.refine.currentIndexChanged.connect(
@@ -152,7 +152,7 @@ class SearchSection(QGroupBox):
         )
         self.refine.setToolTip(
             "At the end of a run, fit the molecules to the pixels: more precise for lone molecules and small groups. "
-            "The movie is read a second time."
+            "The movie is read a second time; a run takes two to three times as long."
         )
         self.threshold = ThresholdControl()
         self.live_preview = QCheckBox("Live preview of the frame on the screen")

@@ -123,6 +123,11 @@ def errors(notes):
 
 def test_from_the_sample_to_molecules_image_and_a_saved_table(sample_panel, viewer, qtbot, notes, tmp_path):
     panel = sample_panel
+    from smlm_pb.localization.settings import DEFAULT_REFINE
+
+    assert panel.search.refine.currentData() == DEFAULT_REFINE  # as in the other doors
+    panel.search.refine.setCurrentIndex(panel.search.refine.findData("auto"))
+    assert get_plugin_settings("smlm-pb").localization.refine == "auto"
     molecules = run_to_the_end(panel, qtbot, last_frame=29)
     movie, layer = viewer.layers["filaments"], molecules.layer
 
@@ -130,7 +135,6 @@ def test_from_the_sample_to_molecules_image_and_a_saved_table(sample_panel, view
     path = movie.source.path
     assert path is None  # a sample has none, so that this compares arrays
     options = {"model": panel.model.model, "frames": (0, 30), "pixel_size_nm": 100, "refine": "auto"}
-    assert panel.search.refine.currentData() == "auto"
     expected = smlm_pb.localize(movie.data, **options)
     assert "refinement" in expected.column_names
     assert tuple(layer.features.columns) == expected.column_names

@@ -409,6 +409,18 @@ def test_job_finds_what_the_library_finds(model, threshold):
     assert job.image().sum() == pytest.approx(len(kept), rel=0.1)
 
 
+def test_refined_values_take_the_place_of_the_networks():
+    candidates = some_molecules(20)
+    kept = candidates.probability >= np.float32(0.5)
+    final = candidates.select(kept)
+    final = final.with_columns(x=final.x + np.float32(0.25), chi2=np.ones(len(final), np.float32))
+    merged = localize_job.with_refined(candidates, final, 0.5)
+    np.testing.assert_array_equal(merged.x[kept], final.x)
+    np.testing.assert_array_equal(merged.x[~kept], candidates.x[~kept])
+    np.testing.assert_array_equal(np.isnan(merged["chi2"]), ~kept)
+    assert localize_job.with_refined(candidates, candidates.select(kept), 0.5) is candidates
+
+
 def test_job_in_a_region_gives_positions_in_the_whole_frame(model):
     layer = Image(noisy_movie())
     region = movie_layers.Region(6, 30, 12, 40)
