@@ -42,25 +42,31 @@ def main(argv: Sequence[str] | None = None) -> int:
         movie, _ = simulate(density_sweep(DENSITY_PER_UM2, frames=frames, size_px=size))
         path = write_movie(folder / "movie.tif", [movie])
         load_before = _load()
-        seconds = {count: _time(path, folder / f"{count}", count, model, repeats) for count in workers}
+        seconds = {count: _time(path, folder / f"{count}", count, model, repeats, args.refine) for count in workers}
     publish(
         "workers",
         args,
         tables=[_table(seconds, frames)],
         results={"seconds": {str(n): s for n, s in seconds.items()}, "load_average_before": load_before},
         settings={"frames": frames, "frame_px": size, "molecules_per_um2": DENSITY_PER_UM2, "repeats": repeats,
-                  "threads_per_worker": 1},
+                  "threads_per_worker": 1, "refine": args.refine},
         figure=_figure(seconds),
         model=model,
     )  # fmt: skip
     return 0
 
 
-def _time(movie: Path, out: Path, workers: int, model: Any, repeats: int) -> list[float]:
+def _time(movie: Path, out: Path, workers: int, model: Any, repeats: int, refine: str) -> list[float]:
     from smlm_pb.localization import localize_to_file
     from smlm_pb.localization.cluster import Cluster
 
-    options: dict[str, Any] = {"offset_adu": 100, "e_per_adu": 0.5, "psf_sigma_px": 1.1, "pixel_size_nm": 100}
+    options: dict[str, Any] = {
+        "offset_adu": 100,
+        "e_per_adu": 0.5,
+        "psf_sigma_px": 1.1,
+        "pixel_size_nm": 100,
+        "refine": refine,
+    }
     found = []
     with Cluster(workers=workers) as cluster, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)

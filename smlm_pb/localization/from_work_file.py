@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from smlm_pb.localization.work_file import WorkFile
 
 #: Rows that are handed to the writer at a time.
-_WRITE_ROWS = 1 << 17
+_WRITE_ROWS = 1 << 15
 
 
 def write_table(
