@@ -25,6 +25,8 @@ SHARE_FLOOR = 0.05
 _CERTAIN = 0.999
 #: A molecule between four pixels has four shares, which three rounds of pairs bring together.
 _ROUNDS = 4
+#: A merged candidate lies between its parts, and finds neighbours that were this much further from both, relative.
+_DRIFT = 0.5
 #: Frames are this far apart in the search for neighbours: beyond any reach.
 _FRAME_STEP = 1e3
 
@@ -53,28 +55,46 @@ def pool_shares(
         In the same order. Positions, photons and background are the means of the merged candidates, weighted by
         probability; the variances are those of the mixture.
     """
+    rows = rows.copy()
+    pairs = _neighbours(rows, (1 + _DRIFT) * reach_px)
+    # Probabilities only grow: what does not fit into one molecule now never will.
+    pairs = pairs[rows["probability"][pairs].sum(1, dtype=np.float64) <= most_probability]
+    lost = np.zeros(len(rows), bool)
     for _ in range(_ROUNDS):
-        first, second = _partners(rows, reach_px, most_probability)
+        first, second = _partners(rows, pairs, reach_px, most_probability)
         if len(first) == 0:
             break
-        rows = rows.copy()
         rows[first] = _mixture(rows[first], rows[second])
-        rows = np.delete(rows, second)
-    return rows
+        lost[second] = True
+        # Who was a neighbour of the one is a neighbour of the merged one.
+        successor = np.arange(len(rows))
+        successor[second] = first
+        pairs = successor[pairs]
+        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
+    return rows[~lost]
+
+
+def _neighbours(rows: npt.NDArray[Any], distance_px: float) -> npt.NDArray[np.intp]:
+    """Pairs (n, 2) of candidates of one frame that are no further apart."""
+    from scipy.spatial import cKDTree
+
+    if len(rows) == 0:
+        return np.empty((0, 2), np.intp)
+    place = np.column_stack((rows["x"].astype(np.float64), rows["y"].astype(np.float64), rows["frame"] * _FRAME_STEP))
+    pairs: npt.NDArray[np.intp] = cKDTree(place).query_pairs(distance_px, output_type="ndarray")
+    return pairs
 
 
 def _partners(
-    rows: npt.NDArray[Any], reach_px: float, most_probability: float
+    rows: npt.NDArray[Any], pairs: npt.NDArray[np.intp], reach_px: float, most_probability: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Pairs (first < second) of candidates that are each other's nearest partner; every candidate in one at most."""
-    from scipy.spatial import cKDTree
-
     x, y, probability = (rows[name].astype(np.float64) for name in ("x", "y", "probability"))
-    place = np.column_stack((x, y, rows["frame"] * _FRAME_STEP))
-    pairs = cKDTree(place).query_pairs(reach_px, output_type="ndarray") if len(rows) else np.empty((0, 2), np.intp)
-    pairs = pairs[probability[pairs].sum(1) <= most_probability]
+    one, other = pairs.T
+    distance = np.hypot(x[one] - x[other], y[one] - y[other])
+    fits = (distance <= reach_px) & (probability[one] + probability[other] <= most_probability)
+    pairs, distance = np.sort(pairs[fits], axis=1), distance[fits]
     # Ties are broken by position in the table: two equal distances must not make a chain of three.
-    distance = np.linalg.norm(place[pairs[:, 0], :2] - place[pairs[:, 1], :2], axis=1)
     order = np.lexsort((pairs[:, 1], pairs[:, 0], distance))
     rank = np.empty(len(pairs), np.intp)
     rank[order] = np.arange(len(pairs))
@@ -82,7 +102,7 @@ def _partners(
     np.minimum.at(best, pairs[:, 0], rank)
     np.minimum.at(best, pairs[:, 1], rank)
     mutual = pairs[(best[pairs[:, 0]] == rank) & (best[pairs[:, 1]] == rank)]
-    return mutual.min(1), mutual.max(1)
+    return mutual[:, 0], mutual[:, 1]
 
 
 def _mixture(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
