@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from smlm_pb.camera import Camera
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
-from smlm_pb.localization.pipeline import _one_per_molecule
+from smlm_pb.localization.pipeline import _one_per_molecule, precision_limit
 from smlm_pb.localization.pooling import MOST_PROBABILITY, REACH_PX, pool_shares
 
 
@@ -108,3 +108,11 @@ def test_shares_below_the_floor_still_count():
     done = _one_per_molecule(listed, 0.6, None, 1.1, Camera())
     assert done.rows["probability"] == pytest.approx([0.7])
     assert done.mass_below_floor == pytest.approx(0.7)
+
+
+def test_the_limit_of_a_candidate_without_light_is_a_number():
+    rows = candidates((0, 5.0, 5.0, 0.5), (0, 9.0, 9.0, 0.5))
+    rows["photons"] = 0.0, 1000.0
+    rows["background"] = -1.0, 20.0
+    dark, bright = precision_limit(rows, 1.1, Camera())
+    assert dark > 10 * bright > 0

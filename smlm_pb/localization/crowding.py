@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.localization.neighbours import tree_of
+
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 _REACH = 5.0
-#: Frames are this far apart in the search for neighbours: beyond any reach.
-_FRAME_STEP = 1e4
 
 
 def crowding(rows: Any, psf_sigma_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -29,16 +29,13 @@ def crowding(rows: Any, psf_sigma_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
         Sum over the others of the same frame of p·(their photons / own photons)·exp(-d²/4σ²); 0 for a lone molecule,
         1 for one of two equal ones at the same place.
     """
-    from scipy.spatial import cKDTree
-
     n = len(rows["x"])
     result = np.zeros(n)
     if n < 2:
         return result
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
     x, y, photons, probability = (rows[name].astype(np.float64) for name in ("x", "y", "photons", "probability"))
-    tree = cKDTree(np.column_stack((x, y, rows["frame"] * _FRAME_STEP)))
-    first, second = tree.query_pairs(_REACH * float(sigma.max()), output_type="ndarray").T
+    first, second = tree_of(rows).query_pairs(_REACH * float(sigma.max()), output_type="ndarray").T
     overlap = np.exp(-((x[first] - x[second]) ** 2 + (y[first] - y[second]) ** 2) / (4 * sigma[first] ** 2))
     light = probability * photons
     result += np.bincount(first, overlap * light[second], minlength=n) + np.bincount(

@@ -267,7 +267,8 @@ def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera)
     from smlm_pb.refinement.crlb import mortensen_mle
 
     background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
-    return mortensen_mle(rows["photons"], background, psf_sigma_px, excess=camera.excess_noise_factor)
+    photons = rows["photons"].clip(1.0)  # beside a very bright bead next to nothing may be left for a candidate
+    return mortensen_mle(photons, background, psf_sigma_px, excess=camera.excess_noise_factor)
 
 
 def arithmetic(device: torch.device) -> AbstractContextManager[None]:

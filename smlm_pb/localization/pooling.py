@@ -15,6 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.localization.neighbours import tree_of
+
 #: Candidates further apart are different molecules: neighbouring pixels reach little further. px
 REACH_PX = 0.9
 # Somewhat above 1, because stated probabilities scatter. Chosen on simulated frames of 0.25 to 6 molecules per µm²:
@@ -27,8 +29,6 @@ _CERTAIN = 0.999
 _ROUNDS = 4
 #: A merged candidate lies between its parts, and finds neighbours that were this much further from both, relative.
 _DRIFT = 0.5
-#: Frames are this far apart in the search for neighbours: beyond any reach.
-_FRAME_STEP = 1e3
 
 
 def pool_shares(
@@ -76,12 +76,9 @@ def pool_shares(
 
 def _neighbours(rows: npt.NDArray[Any], distance_px: float) -> npt.NDArray[np.intp]:
     """Pairs (n, 2) of candidates of one frame that are no further apart."""
-    from scipy.spatial import cKDTree
-
     if len(rows) == 0:
         return np.empty((0, 2), np.intp)
-    place = np.column_stack((rows["x"].astype(np.float64), rows["y"].astype(np.float64), rows["frame"] * _FRAME_STEP))
-    pairs: npt.NDArray[np.intp] = cKDTree(place).query_pairs(distance_px, output_type="ndarray")
+    pairs: npt.NDArray[np.intp] = tree_of(rows).query_pairs(distance_px, output_type="ndarray")
     return pairs
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.localization.neighbours import places, tree_of
 from smlm_pb.localization.threshold import LOWEST_AUTOMATIC
 from smlm_pb.movies import check_block
 
@@ -46,8 +47,6 @@ _JUDGED_FROM = LOWEST_AUTOMATIC
 _BRIGHT = 8.0
 #: Noise goes no higher, and the expansion for its tail does not hold beyond.
 _HIGHEST_NOISE = 6.0
-#: Frames are this far apart in the search for neighbours: beyond any reach.
-_FRAME_STEP = 1e4
 #: Pixels of the sample that a movie is judged by: a fraction of a second of the network's time.
 _SAMPLE_PX, _SAMPLE_SIDE_PX, _LEAST_FRAMES = 1 << 16, 128, 4
 
@@ -233,12 +232,9 @@ def _bright(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.
 
 def _has_neighbour(rows: npt.NDArray[Any], bright: npt.NDArray[np.bool_], reach_px: float) -> npt.NDArray[np.bool_]:
     """Which candidates have a bright one other than themselves within reach in their frame."""
-    from scipy.spatial import cKDTree
-
     if not bright.any():
         return np.zeros(len(rows), bool)
-    place = np.column_stack((rows["x"].astype(np.float64), rows["y"].astype(np.float64), rows["frame"] * _FRAME_STEP))
-    within: npt.NDArray[np.intp] = cKDTree(place[bright]).query_ball_point(place, reach_px, return_length=True)
+    within: npt.NDArray[np.intp] = tree_of(rows[bright]).query_ball_point(places(rows), reach_px, return_length=True)
     return within - bright > 0
 
 
