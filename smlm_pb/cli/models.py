@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([asdict(card) for card in cards], indent=2, ensure_ascii=False))
     else:
         print(
-            "\n\n".join(_summary(card) + _accuracy(card) for card in cards)
-            or "No model is shipped with this installation."
+            "\n\n".join(_summary(card) + _headline(card) for card in cards) + "\n\nEverything: smlm-pb models NAME"
+            if cards
+            else "No model is shipped with this installation."
         )
     return EXIT_OK
 
@@ -60,15 +61,25 @@ def _summary(card: ModelCard) -> str:
     return "\n".join(lines)
 
 
-def _accuracy(card: ModelCard) -> str:
-    """One line per test that the model was put to."""
-    lines = []
-    for test, figures in card.accuracy.items():
-        if isinstance(figures, dict):
-            known = {key: value for key, value in figures.items() if isinstance(value, (int, float))}
-            figures = ", ".join(f"{key.replace('_', ' ')} {value:.3g}" for key, value in known.items())
-        lines += textwrap.wrap(f"{test}: {figures}", 88, initial_indent="  accuracy   ", subsequent_indent=" " * 13)
-    return "".join(f"\n{line}" for line in lines)
+#: What tells most of a model, first what tells more: test, words, and for which figures of the card.
+_HEADLINES = (
+    ("density_sweep", "Jaccard index at 100 nm", "jaccard_100nm_at_{}_per_um2", ("0.25", "1", "4"), "per µm²"),
+    ("microtubules", "Jaccard index on crowded microtubules", "jaccard_{}nm", ("25", "50"), "nm"),
+)
+
+
+def _headline(card: ModelCard) -> str:
+    """What the model reaches, in a line."""
+    text = ""
+    for test, words, key, places, unit in reversed(_HEADLINES):
+        figures = card.accuracy.get(test) or card.accuracy.get(f"{test}_{card.name}") or {}
+        known = [f"{figures[key.format(at)]:.3g} at {at} {unit}" for at in places if key.format(at) in figures]
+        text = f"{words}: {', '.join(known)}" if known else text
+    validation = card.accuracy.get("validation") or {}
+    if not text and "jaccard" in validation:
+        text = f"validation: jaccard {validation['jaccard']:.3g}"
+    wrapped = textwrap.wrap(text, 88, initial_indent="  accuracy   ", subsequent_indent=" " * 13)
+    return "".join(f"\n{line}" for line in wrapped)
 
 
 def _everything(card: ModelCard) -> str:
