@@ -30,5 +30,6 @@ def test_panel_benchmark_runs(tmp_path):
     heartbeat = record["results"]["run"]["heartbeat"]
     assert heartbeat["percentile_99_ms"] <= heartbeat["longest_ms"]
     assert record["results"]["run"]["molecules"] > 0
-    # The window's own work between two of its events; by the clock it depends on what else the machine does.
-    assert heartbeat["longest_processor_ms"] < 100
+    # The window's own work between two of its events; by the clock it depends on what else the machine does. The
+    # benchmark holds it against 100 ms; here it must only be seen that nothing heavy runs in the window's thread.
+    assert heartbeat["longest_processor_ms"] < 500
