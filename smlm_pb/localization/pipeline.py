@@ -146,26 +146,18 @@ def find_candidates(
     """
     plan = plan or plan_work(movie.height, movie.width, model.device)
     fit_threads(model)
+    finder = CandidateFinder(
+        model,
+        psf_sigma_px=psf_sigma_px,
+        floor=floor,
+        plan=plan,
+        camera=camera,
+        least_significance=least_significance,
+        precision=precision,
+    )
     with ExitStack() as stack:
         read = stack.enter_context(Prefetch(_read(movie, camera, frames, plan), _DEPTH))
-        found = (
-            Block(
-                first,
-                first + len(electrons),
-                candidates_of(
-                    electrons,
-                    model,
-                    psf_sigma_px=psf_sigma_px,
-                    floor=floor,
-                    first_frame=first,
-                    camera=camera,
-                    least_significance=least_significance,
-                    precision=precision,
-                    plan=plan,
-                ),
-            )
-            for first, electrons in read
-        )
+        found = (Block(first, first + len(electrons), finder(electrons, first)) for first, electrons in read)
         yield stack.enter_context(Prefetch(found, _DEPTH))
 
 
@@ -178,74 +170,79 @@ def _read(
         yield first, camera.to_electrons(block) / np.float32(camera.excess_noise_factor)
 
 
-def candidates_of(
-    electrons: npt.NDArray[np.float32],
-    model: Model,
-    *,
-    psf_sigma_px: float,
-    floor: float,
-    first_frame: int = 0,
-    camera: Camera | None = None,
-    least_significance: float = 0.0,
-    precision: str = "float32",
-    plan: Plan | None = None,
-) -> Candidates:
-    """Find the candidates in frames that are in memory.
+class CandidateFinder:
+    """Finds the candidates in frames that are in memory; what is the same for all frames is made ready once.
 
     Parameters
     ----------
-    electrons : array (frame, y, x), float32
-        Effective photo-electrons, on which photon noise has variance = mean.
     model : Model
         The network on its device.
-    psf_sigma_px, floor, least_significance, precision, plan
+    psf_sigma_px, floor, plan, least_significance, precision
         As for :func:`find_candidates`.
-    first_frame : int
-        Frame number of the first frame.
     camera : Camera, optional
         Where the electrons come from; one without electron multiplication and read noise when left out.
-
-    Returns
-    -------
-    Candidates
-        One per molecule.
     """
-    import torch
 
-    from smlm_pb.camera import Camera
-    from smlm_pb.networks import predict_tiled
-    from smlm_pb.networks.inference import FixedWidthNetwork
+    def __init__(
+        self,
+        model: Model,
+        *,
+        psf_sigma_px: float,
+        floor: float,
+        plan: Plan,
+        camera: Camera | None = None,
+        least_significance: float = 0.0,
+        precision: str = "float32",
+    ) -> None:
+        from smlm_pb.camera import Camera
+        from smlm_pb.networks.inference import FixedWidthNetwork
 
-    camera = camera or Camera()
-    plan = plan or plan_work(electrons.shape[1], electrons.shape[2], model.device)
-    calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
-    with arithmetic(model.device):
-        network = FixedWidthNetwork(model.network, psf_sigma_px, precision=precision)
-    parts: list[Candidates] = []
-    for start in range(0, len(electrons), plan.batch_frames):
-        frames = electrons[start : start + plan.batch_frames]
+        self._device, self._plan, self._camera = model.device, plan, camera or Camera()
+        self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
+        self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
         with arithmetic(model.device):
-            batch = torch.from_numpy(frames[:, None]).to(model.device)
-            sigma = torch.full((len(batch),), psf_sigma_px, device=model.device)
-            field = predict_tiled(network, batch, sigma, tile_px=plan.tile_px)
+            self._network = FixedWidthNetwork(model.network, psf_sigma_px, precision=precision)
+
+    def __call__(self, electrons: npt.NDArray[np.float32], first_frame: int = 0) -> Candidates:
+        """Candidates, one per molecule.
+
+        Parameters
+        ----------
+        electrons : array (frame, y, x), float32
+            Effective photo-electrons, on which photon noise has variance = mean.
+        first_frame : int
+            Frame number of the first frame.
+        """
+        step = self._plan.batch_frames
+        return join_candidates(
+            [
+                self._in_batch(electrons[start : start + step], first_frame + start)
+                for start in range(0, len(electrons), step)
+            ]
+        )
+
+    def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int) -> Candidates:
+        import torch
+
+        from smlm_pb.networks import predict_tiled
+
+        with arithmetic(self._device):
+            batch = torch.from_numpy(frames[:, None]).to(self._device)
+            sigma = torch.full((len(batch),), self._psf_sigma_px, device=self._device)
+            field = predict_tiled(self._network, batch, sigma, tile_px=self._plan.tile_px)
             listed = select_candidates(
                 field,
-                first_frame=first_frame + start,
-                floor=min(floor, SHARE_FLOOR),
-                excess_noise_factor=camera.excess_noise_factor,
+                first_frame=first_frame,
+                floor=min(self._floor, SHARE_FLOOR),
+                excess_noise_factor=self._camera.excess_noise_factor,
             )
-        one_each = _one_per_molecule(listed, floor, calibration, psf_sigma_px, camera)
-        if least_significance > 0:
-            significance = lone_significance(
-                one_each.rows,
-                frames,
-                first_frame=first_frame + start,
-                psf_sigma_px=psf_sigma_px,
-                camera=camera,
-            )
-            one_each = one_each._replace(rows=one_each.rows[significance >= least_significance])
-        parts.append(one_each)
-    return join_candidates(parts)
+        found = _one_per_molecule(listed, self._floor, self._calibration, self._psf_sigma_px, self._camera)
+        if self._least_significance <= 0:
+            return found
+        significance = lone_significance(
+            found.rows, frames, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self._camera
+        )
+        return found._replace(rows=found.rows[significance >= self._least_significance])
 
 
 def _one_per_molecule(

@@ -177,10 +177,11 @@ def measure_least_significance(
     float
         Standard deviations.
     """
-    from smlm_pb.localization.pipeline import candidates_of
+    from smlm_pb.localization.pipeline import CandidateFinder, plan_work
 
     electrons = _sample(movie, camera, frames)
-    rows = candidates_of(electrons, model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM).rows
+    plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
+    rows = CandidateFinder(model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM, plan=plan)(electrons).rows
     found = lone_significance(rows, electrons, first_frame=0, psf_sigma_px=psf_sigma_px, camera=camera)
     n_bright = int(_bright(rows, psf_sigma_px, camera).sum())
     crowding = n_bright / electrons.size * math.pi * _reach(psf_sigma_px) ** 2
