@@ -64,11 +64,6 @@ class Latest(QObject):
         self._finished.connect(self._deliver)
 
     @property
-    def busy(self) -> bool:
-        """Whether something runs or waits."""
-        return self._running
-
-    @property
     def overtaken(self) -> bool:
         """Whether a newer request waits, or nobody any more; work for later should end then."""
         return self._closed or self._waiting is not None

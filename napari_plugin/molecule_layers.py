@@ -88,11 +88,6 @@ def metadata_of(table: Localizations) -> dict[str, Any]:
     return {"info": dict(vars(table.info)), "provenance": table.provenance}
 
 
-def holds_molecules(layer: Any) -> bool:
-    """Whether a Points layer was made from a table of ours."""
-    return METADATA_KEY in layer.metadata
-
-
 def table_of_layer(layer: Any, info: MovieInfo | None = None) -> Localizations:
     """Make a table of a Points layer; positions and frames are taken from the points themselves.
 

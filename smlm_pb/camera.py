@@ -6,6 +6,7 @@ photo-electron, as in Picasso; ThunderSTORM and DECODE additionally divide by th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -148,6 +149,17 @@ class Camera:
                     f"Camera map {name} is {size[0]}×{size[1]} pixels, the frames are"
                     f" {'×'.join(map(str, shape[-2:]))}: crop the map to the region of the chip that was read out."
                 )
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Camera:
+        """The camera of :meth:`as_dict`; maps may stand in it again.
+
+        Raises
+        ------
+        CameraError
+            When a value is impossible.
+        """
+        return cls(**{**plain, "estimated": tuple(plain.get("estimated", ()))})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for provenance; maps are summarised by their median."""

@@ -13,13 +13,11 @@ molecules that half of the light does not show.
 
 from __future__ import annotations
 
-import warnings as python_warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from smlm_pb.analysis.split_comparison import PhotonBin, Repeatability, compare_halves
 from smlm_pb.errors import Cancelled, ConfigurationError
@@ -96,10 +94,8 @@ def repeatability(
     UserWarning
         As :func:`smlm_pb.localize`.
     """
-    from smlm_pb.localization.conditions import prepare
-    from smlm_pb.localization.job import get_model
+    from smlm_pb.analysis.derived_movie import opened_job
     from smlm_pb.localization.settings import JobSettings
-    from smlm_pb.movies import open_movie
 
     if max_frames < 1:
         raise ConfigurationError(f"max_frames = {max_frames} is impossible; give 1 or more, e.g. {DEFAULT_MAX_FRAMES}.")
@@ -113,18 +109,11 @@ def repeatability(
         threshold=threshold,
         frames=frames,
     )
-    opened = open_movie(movie)
-    try:
-        job = prepare(opened, get_model(model, device), settings)
+    with opened_job(movie, model, device, settings) as job:
         if read_noise_e is not None:
             known = replace(job.conditions.camera, read_noise_e=read_noise_e)
             job = replace(job, conditions=replace(job.conditions, camera=known))
-        for warning in job.conditions.warnings:
-            python_warnings.warn(warning, UserWarning, stacklevel=2)
         views, thresholds = _localize_views(job, max_frames, seed, on_progress, should_stop)
-    finally:
-        if opened is not movie:
-            opened.close()
     pixel = job.conditions.pixel_size_nm
     if tolerance_nm is not None and pixel is None:
         raise ConfigurationError("tolerance_nm needs the pixel size, which the movie does not tell; give it.")
@@ -172,7 +161,7 @@ def repeatability_of_table(
     step: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
     known = step.get("conditions", {})
     stored = known.get("camera")
-    camera = None if stored is None else Camera(**{**stored, "estimated": tuple(stored.get("estimated", ()))})
+    camera = None if stored is None else Camera.from_dict(stored)
     frames = known.get("frames")
     return repeatability(
         movie,
@@ -193,34 +182,23 @@ def _localize_views(
     job: Job, max_frames: int, seed: int, on_progress: OnProgress | None, should_stop: ShouldStop | None
 ) -> tuple[list[Localizations], dict[str, float]]:
     """Both halves and the whole of some frames, localized in one pass."""
+    from smlm_pb.analysis.derived_movie import find_in
     from smlm_pb.analysis.split_movie import VIEWS, SplitMovie
-    from smlm_pb.camera import Camera
-    from smlm_pb.localization.candidates import CANDIDATE_DTYPE, as_columns
+    from smlm_pb.localization.candidates import as_columns
     from smlm_pb.localization.job import at_or_above, choose_threshold
-    from smlm_pb.localization.pipeline import find_candidates
     from smlm_pb.localization.threshold import ProbabilityHistogram
     from smlm_pb.localizations import Localizations
 
+    def tell(finished: int) -> None:
+        if on_progress is not None:
+            on_progress(-(-finished // VIEWS), split.n_frames // VIEWS)
+        if should_stop is not None and should_stop():
+            raise Cancelled(f"Stopped the splitting of movie {job.movie.name}; nothing was measured.")
+
     split = SplitMovie(job.movie, job.conditions.camera, job.conditions.frames, max_frames, seed)
-    rows: list[npt.NDArray[Any]] = [np.empty(0, CANDIDATE_DTYPE)]
-    with find_candidates(
-        split,
-        job.model,
-        camera=Camera(offset_adu=0.0, e_per_adu=1.0, read_noise_e=0.0),
-        psf_sigma_px=job.network_psf_sigma_px,
-        frames=(0, split.n_frames),
-        floor=job.settings.floor,
-    ) as blocks:
-        for block in blocks:
-            rows.append(block.candidates.rows)
-            if on_progress is not None:
-                on_progress(-(-block.stop // VIEWS), split.n_frames // VIEWS)
-            if should_stop is not None and should_stop():
-                raise Cancelled(f"Stopped the splitting of movie {job.movie.name}; nothing was measured.")
-    found = np.concatenate(rows)
+    found, _ = find_in(split, job, tell)
     view = found["frame"] % VIEWS
     found["frame"] //= VIEWS
-    found["photons"] *= job.conditions.camera.excess_noise_factor
     info = replace(job.info, n_frames=split.n_frames // VIEWS)
     tables, thresholds = {}, {}
     for name, members in (("halves", (0, 1)), ("whole", (2,))):

@@ -11,8 +11,7 @@ PointMixup (Chen et al., ECCV 2020).
 from __future__ import annotations
 
 import math
-import warnings as python_warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from smlm_pb.localization.job import Job, OnProgress, ShouldStop
     from smlm_pb.localization.model import Model
     from smlm_pb.localizations import Localizations
+    from smlm_pb.movies import Movie
 
 DEFAULT_ADDED = (2, 4, 8, 16)
 DEFAULT_MAX_FRAMES = 256
@@ -100,10 +100,8 @@ def superposition(
     UserWarning
         As :func:`smlm_pb.localize`.
     """
-    from smlm_pb.localization.conditions import prepare
-    from smlm_pb.localization.job import get_model
+    from smlm_pb.analysis.derived_movie import opened_job
     from smlm_pb.localization.settings import JobSettings
-    from smlm_pb.movies import open_movie
 
     _check_options(added, max_frames, gap_frames, tolerance_nm, least_jaccard)
     settings = JobSettings(
@@ -116,21 +114,14 @@ def superposition(
         threshold=threshold,
         frames=frames,
     )
-    opened = open_movie(movie)
-    try:
-        job = prepare(opened, get_model(model, device), settings)
-        for warning in job.conditions.warnings:
-            python_warnings.warn(warning, UserWarning, stacklevel=2)
+    with opened_job(movie, model, device, settings) as job:
         used = _choose_frames(job.conditions.frames, max_frames)
-        possible = _possible(added, used, gap_frames, opened.name)
+        possible = _possible(added, used, gap_frames, job.movie.name)
         pixel = job.conditions.pixel_size_nm
         if tolerance_nm is not None and pixel is None:
             raise ConfigurationError("tolerance_nm needs the pixel size, which the movie does not tell; give it.")
         tolerance_px = job.conditions.psf_sigma_px if tolerance_nm is None or pixel is None else tolerance_nm / pixel
         levels = _climb(job, used, possible, tolerance_px, on_progress, should_stop)
-    finally:
-        if opened is not movie:
-            opened.close()
     density = levels[0].density_per_px2
     usable, at_the_end = _usable(levels, least_jaccard)
     conditions = {**job.conditions.as_dict(), "model": job.model.card.name, "gap_frames": gap_frames}
@@ -223,30 +214,13 @@ def _climb(
     return tuple(levels)
 
 
-def _localize(job: Job, movie: Any, tell: Any) -> tuple[Localizations, float]:
-    from smlm_pb.camera import Camera
-    from smlm_pb.localization.candidates import CANDIDATE_DTYPE, as_columns
+def _localize(job: Job, movie: Movie, tell: Callable[[int], None]) -> tuple[Localizations, float]:
+    from smlm_pb.analysis.derived_movie import find_in
+    from smlm_pb.localization.candidates import as_columns
     from smlm_pb.localization.job import at_or_above, choose_threshold
-    from smlm_pb.localization.pipeline import find_candidates
-    from smlm_pb.localization.threshold import ProbabilityHistogram
     from smlm_pb.localizations import Localizations
 
-    rows: list[npt.NDArray[Any]] = [np.empty(0, CANDIDATE_DTYPE)]
-    histogram = ProbabilityHistogram()
-    with find_candidates(
-        movie,
-        job.model,
-        camera=Camera(offset_adu=0.0, e_per_adu=1.0, read_noise_e=0.0),
-        psf_sigma_px=job.network_psf_sigma_px,
-        frames=(0, movie.n_frames),
-        floor=job.settings.floor,
-    ) as blocks:
-        for block in blocks:
-            rows.append(block.candidates.rows)
-            histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
-            tell(block.stop)
-    found = np.concatenate(rows)
-    found["photons"] *= job.conditions.camera.excess_noise_factor
+    found, histogram = find_in(movie, job, tell)
     threshold = choose_threshold(job.settings, histogram).threshold
     kept = found[at_or_above(found["probability"], threshold)]
     info = replace(job.info, n_frames=movie.n_frames)

@@ -72,7 +72,7 @@ def conditions_of(locs: Localizations) -> TableConditions:
     step: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
     known = step.get("conditions") or {}
     stored = known.get("camera")
-    camera = None if not stored else Camera(**{**stored, "estimated": tuple(stored.get("estimated", ()))})
+    camera = Camera.from_dict(stored) if stored else None
     refinement = step.get("refinement") or {}
     width = refinement.get("psf_sigma_px") or known.get("psf_sigma_px") or _median_width(locs)
     last = int(locs["frame"].max()) + 1 if len(locs) else 0

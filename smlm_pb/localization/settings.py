@@ -176,13 +176,13 @@ class Conditions:
         settings : JobSettings
             The same that the run was started with; its camera's maps are taken as they are.
         """
-        camera = {**stored["camera"], "estimated": tuple(stored["camera"]["estimated"])}
+        camera = dict(stored["camera"])
         for name in camera:
             if settings.camera is not None and np.ndim(getattr(settings.camera, name)) == 2:
                 camera[name] = getattr(settings.camera, name)
         camera |= settings.given_camera_values
         plain = {**stored, "frames": tuple(stored["frames"]), "warnings": tuple(stored["warnings"])}
-        return cls(**{**plain, "camera": Camera(**camera)})
+        return cls(**{**plain, "camera": Camera.from_dict(camera)})
 
 
 def frame_range(frames: tuple[int, int | None] | None, movie: Movie) -> tuple[tuple[int, int], list[str]]:
