@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,13 @@ from smlm_pb.cli.common import (
     add_device_option,
     add_frames_option,
     add_model_options,
-    add_overwrite_option,
     non_negative_float,
     non_negative_int,
     positive_float,
     positive_int,
 )
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_findings_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Measure how precise and how repeatable the localizations of a movie are, without knowing the truth.
@@ -55,20 +54,16 @@ def add_parser(subparsers: Any) -> None:
         help="largest distance of a molecule in the halves (default: 4.5 times what its precision lets expect)",
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help="seed of the splitting")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the findings into FILE (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    add_overwrite_option(parser)
+    add_findings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Split, localize, compare and print."""
-    from smlm_pb.analysis.figures import check_figure, save_figure
     from smlm_pb.analysis.photon_splitting import repeatability
     from smlm_pb.analysis.split_figure import repeatability_figure
     from smlm_pb.cli.progress import show_progress
 
-    if args.figure is not None:
-        check_figure(args.figure, args.overwrite)
+    check_findings(args)
     with show_progress(args, Path(args.movie).name) as on_progress:
         found = repeatability(
             args.movie,
@@ -84,8 +79,5 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             on_progress=on_progress,
         )
-    if args.figure is not None:
-        save_figure(repeatability_figure(found), args.figure, overwrite=args.overwrite)
-    report = {"movie": args.movie, **found.as_dict()}
-    print(json.dumps(report, indent=2, allow_nan=False) if args.json else found.table())
+    publish_findings(args, {"movie": args.movie, **found.as_dict()}, found.table(), lambda: repeatability_figure(found))
     return EXIT_OK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,12 @@ from smlm_pb.cli.common import (
     add_camera_options,
     add_device_option,
     add_frames_option,
-    add_overwrite_option,
     existing_file,
     positive_float,
     positive_int,
 )
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_findings_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Take the molecules of a table out of its movie and look at what is left, without knowing the truth.
@@ -55,14 +54,11 @@ def add_parser(subparsers: Any) -> None:
         help="standard deviations from which on light left over counts",
     )
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the suspicions as a table, e.g. suspects.csv")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the findings into FILE (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    add_overwrite_option(parser)
+    add_findings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit, subtract, judge and print."""
-    from smlm_pb.analysis.figures import check_figure, save_figure
     from smlm_pb.analysis.residual_figure import residual_figure
     from smlm_pb.analysis.residuals import residual_map
     from smlm_pb.analysis.table_conditions import camera_of
@@ -70,8 +66,7 @@ def run(args: argparse.Namespace) -> int:
     from smlm_pb.formats import read_table, write_table
     from smlm_pb.formats.output import check_target
 
-    if args.figure is not None:
-        check_figure(args.figure, args.overwrite)
+    check_findings(args)
     if args.out is not None:
         check_target(args.out, args.overwrite)
     locs = read_table(args.locs, format=args.format, pixel_size_nm=args.pixel_size_nm)
@@ -89,10 +84,12 @@ def run(args: argparse.Namespace) -> int:
             device=args.device,
             on_progress=on_progress,
         )
-    if args.figure is not None:
-        save_figure(residual_figure(found), args.figure, overwrite=args.overwrite)
     if args.out is not None:
         write_table(found.suspects, args.out, overwrite=args.overwrite)
-    report = {"locs": str(args.locs), "movie": args.movie, **found.as_dict()}
-    print(json.dumps(report, indent=2, allow_nan=False) if args.json else found.table())
+    publish_findings(
+        args,
+        {"locs": str(args.locs), "movie": args.movie, **found.as_dict()},
+        found.table(),
+        lambda: residual_figure(found),
+    )
     return EXIT_OK

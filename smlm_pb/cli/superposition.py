@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from smlm_pb.cli.common import (
     add_device_option,
     add_frames_option,
     add_model_options,
-    add_overwrite_option,
     positive_float,
     positive_int,
 )
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_findings_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Find the density up to which a model works on a sample, without knowing the truth.
@@ -58,20 +57,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--least-jaccard", type=positive_float, default=0.8, metavar="J", help="Jaccard index that counts as usable"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the findings into FILE (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
-    add_overwrite_option(parser)
+    add_findings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Add, localize, compare and print."""
-    from smlm_pb.analysis.figures import check_figure, save_figure
     from smlm_pb.analysis.superposing import superposition
     from smlm_pb.analysis.superposition_figure import superposition_figure
     from smlm_pb.cli.progress import show_progress
 
-    if args.figure is not None:
-        check_figure(args.figure, args.overwrite)
+    check_findings(args)
     with show_progress(args, Path(args.movie).name) as on_progress:
         found = superposition(
             args.movie,
@@ -88,8 +83,5 @@ def run(args: argparse.Namespace) -> int:
             least_jaccard=args.least_jaccard,
             on_progress=on_progress,
         )
-    if args.figure is not None:
-        save_figure(superposition_figure(found), args.figure, overwrite=args.overwrite)
-    report = {"movie": args.movie, **found.as_dict()}
-    print(json.dumps(report, indent=2, allow_nan=False) if args.json else found.table())
+    publish_findings(args, {"movie": args.movie, **found.as_dict()}, found.table(), lambda: superposition_figure(found))
     return EXIT_OK

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 from smlm_pb.cli.common import (
     add_camera_options,
     add_device_option,
-    add_overwrite_option,
     existing_file,
     non_negative_int,
     positive_float,
@@ -18,6 +15,7 @@ from smlm_pb.cli.common import (
     threshold,
 )
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_findings_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Tell what each kind of error costs on a movie whose truth is not known, and what to do about it.
@@ -57,22 +55,18 @@ def add_parser(subparsers: Any) -> None:
         help="break the errors down by properties of the molecules (default: neighbour photons)",
     )
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help="seed of the twin")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the gains into FILE (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    add_overwrite_option(parser)
+    add_findings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, localize, classify and print."""
-    from smlm_pb.analysis.figures import check_figure, save_figure
     from smlm_pb.analysis.table_conditions import camera_of
     from smlm_pb.analysis.twin import digital_twin
     from smlm_pb.cli.progress import show_progress
     from smlm_pb.evaluation.error_table import budget_figure
     from smlm_pb.formats import read_table
 
-    if args.figure is not None:
-        check_figure(args.figure, args.overwrite)
+    check_findings(args)
     locs = read_table(args.locs, format=args.format, pixel_size_nm=args.pixel_size_nm)
     camera = camera_of(locs, offset_adu=args.offset_adu, e_per_adu=args.e_per_adu, em_gain=args.em_gain)
     with show_progress(args, "digital twin") as on_progress:
@@ -89,8 +83,7 @@ def run(args: argparse.Namespace) -> int:
             seed=args.seed,
             on_progress=on_progress,
         )
-    if args.figure is not None:
-        save_figure(budget_figure([twin.budget]), args.figure, overwrite=args.overwrite)
-    report = {"locs": str(args.locs), **twin.as_dict()}
-    print(json.dumps(report, indent=2, allow_nan=False) if args.json else twin.table())
+    publish_findings(
+        args, {"locs": str(args.locs), **twin.as_dict()}, twin.table(), lambda: budget_figure([twin.budget])
+    )
     return EXIT_OK
