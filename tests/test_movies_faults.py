@@ -280,6 +280,7 @@ def test_saturated_movies(frames: np.ndarray, level: int) -> None:
     assert f"1.9 % of the pixels are saturated at {level}" in warning
     frames[:, :15] = level
     _refused(lambda: check_movie(open_movie(frames)), "saturated", "less light")
+    _refused(lambda: check_movie(open_movie(np.full_like(frames, level))), "100 %", "saturated", "less light")
 
 
 def test_offset_above_the_data(frames: np.ndarray) -> None:

@@ -45,8 +45,9 @@ def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
     for index, frame in zip(indices, frames, strict=True):
         check_block(frame[np.newaxis], int(index), movie.name)
     warnings = [f"Movie {movie.name}: {note}." for note in movie.metadata.get("notes", [])]
-    warnings += _check_constant(movie, frames)
+    # Before constant frames: a movie that is saturated everywhere is one, too, and has another remedy.
     warnings += _check_saturation(movie, frames)
+    warnings += _check_constant(movie, frames)
     warnings += _check_scaling(movie, frames)
     if camera is not None:
         _check_maps(movie, camera)
