@@ -28,7 +28,8 @@ The recipe is a YAML file, for example:
   background: {photons_per_px: 20, shape: haze}
   camera: {offset_adu: 100, e_per_adu: 0.5, read_noise_e: 1.6}
 
-Kinds of structure: empty, uniform, filaments, rings, clusters, star, grid, mixture.
+Kinds of structure: empty, uniform, filaments, rings, clusters, star, grid, mixture. Instead of a Gaussian,
+psf: {file: psf.tif} takes the shape of a measured spot (TIFF or .npy beside the recipe).
 Written are RECIPE.tif (OME-TIFF with the pixel size), RECIPE_truth.csv (the true molecules, ThunderSTORM
 format) and a copy of the recipe.
 """

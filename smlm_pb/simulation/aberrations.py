@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from smlm_pb.simulation.sampled_psf import SampledPsf
+
 if TYPE_CHECKING:
     from smlm_pb.simulation.geometry import Float64Array
 
@@ -34,7 +36,7 @@ def _coma(r: Float64Array, theta: Float64Array) -> Float64Array:
 ABERRATIONS = {"defocus": _defocus, "astigmatism": _astigmatism, "coma": _coma}
 
 
-class PupilPsf:
+class PupilPsf(SampledPsf):
     """The PSF of a scalar pupil, integrated over pixels.
 
     Parameters
@@ -44,7 +46,6 @@ class PupilPsf:
     """
 
     def __init__(self, aberrations_mwaves: Mapping[str, float] | None = None) -> None:
-        from scipy.interpolate import RectBivariateSpline
         from scipy.ndimage import uniform_filter
 
         frequency = np.fft.fftfreq(_GRID, d=1 / _OVERSAMPLING) * WAVELENGTH_PER_NA_PX
@@ -58,33 +59,5 @@ class PupilPsf:
         intensity = uniform_filter(intensity / intensity.sum() * _OVERSAMPLING**2, _OVERSAMPLING)
         half = _REACH_PX * _OVERSAMPLING
         middle = slice(_GRID // 2 - half, _GRID // 2 + half + 1)
-        cut = intensity[middle, middle]
-        axis = np.arange(-half, half + 1) / _OVERSAMPLING
-        # Coma moves the light: where a molecule is means where its light is.
-        self._centre = (float((cut.sum(1) @ axis) / cut.sum()), float((cut.sum(0) @ axis) / cut.sum()))
-        self._spline = RectBivariateSpline(axis, axis, cut)
-
-    def render(self, x: Float64Array, y: Float64Array, photons: Float64Array, shape: tuple[int, int]) -> Float64Array:
-        """Expected image of molecules.
-
-        Parameters
-        ----------
-        x, y, photons : array (molecules,)
-            Positions of the centre of their light, px, and photo-electrons.
-        shape : (int, int)
-            Height and width, px.
-
-        Returns
-        -------
-        array (height, width), float64
-        """
-        image = np.zeros(shape)
-        reach = _REACH_PX - 1
-        for one_x, one_y, light in zip(x, y, photons, strict=True):
-            top, left = max(0, int(np.ceil(one_y - reach))), max(0, int(np.ceil(one_x - reach)))
-            rows = np.arange(top, min(shape[0], int(np.floor(one_y + reach)) + 1))
-            columns = np.arange(left, min(shape[1], int(np.floor(one_x + reach)) + 1))
-            if len(rows) and len(columns):
-                spot = self._spline(rows - one_y + self._centre[0], columns - one_x + self._centre[1])
-                image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1] += light * np.maximum(spot, 0.0)
-        return image
+        super().__init__(intensity[middle, middle], _OVERSAMPLING)
+        self._reach = _REACH_PX - 1.0

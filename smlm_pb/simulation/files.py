@@ -184,12 +184,15 @@ def _pages(
 
 
 def _copy_recipe(source: Path, target: Path, recipe: Recipe, seed: int | None) -> Path:
-    if seed is None or seed == recipe.seed:
+    other_seed = seed is not None and seed != recipe.seed
+    # The place of a PSF file is told relative to the recipe, and the copy lies elsewhere.
+    if not other_seed and recipe.psf.file is None:
         shutil.copyfile(source, target)
         return target
     import yaml
 
-    values = {**recipe.as_dict(), "seed": seed}
-    header = f"# {source.name} with seed {seed}, every default written out.\n"
+    values = {**recipe.as_dict(), **({"seed": seed} if other_seed else {})}
+    what = f" with seed {seed}" if other_seed else ""
+    header = f"# {source.name}{what}, every default written out.\n"
     target.write_text(header + yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
     return target

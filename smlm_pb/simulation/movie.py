@@ -19,6 +19,7 @@ from smlm_pb.simulation.blinking import draw_blinks, draw_flux, light_per_frame
 from smlm_pb.simulation.geometry import Box, Float64Array, Points, Structure, Uniform
 from smlm_pb.simulation.recipe import Recipe
 from smlm_pb.simulation.rendering import render_tiled, smooth_background
+from smlm_pb.simulation.sampled_psf import SampledPsf
 from smlm_pb.simulation.structures import MARGIN_PX, build_structure
 
 #: More binding sites than this do not fit into a usual memory.
@@ -134,12 +135,13 @@ def iterate_frames(recipe: Recipe, seed: int | None = None) -> Iterator[Simulate
         When the recipe asks for what does not fit.
     """
     root = recipe.seed if seed is None else seed
+    psf = recipe.psf.sampled()
     geometry_rng, blinking_rng, background_rng = (_stream(root, 0, part) for part in range(3))
     structure = build_structure(geometry_rng, recipe)
     source = _make_source(recipe, structure, geometry_rng, blinking_rng)
     shape_of_background = _background_shape(background_rng, recipe, structure)
     for index in range(recipe.frames):
-        yield _simulate_frame(recipe, source, shape_of_background, index, _stream(root, 1, index))
+        yield _simulate_frame(recipe, source, psf, shape_of_background, index, _stream(root, 1, index))
 
 
 def truth_table(recipe: Recipe, columns: list[dict[str, npt.NDArray[Any]]], seed: int | None = None) -> Localizations:
@@ -176,7 +178,12 @@ def _stream(root: int, *branch: int) -> np.random.Generator:
 
 
 def _simulate_frame(
-    recipe: Recipe, source: _Source, shape_of_background: Float64Array, index: int, rng: np.random.Generator
+    recipe: Recipe,
+    source: _Source,
+    psf: SampledPsf | None,
+    shape_of_background: Float64Array,
+    index: int,
+    rng: np.random.Generator,
 ) -> SimulatedFrame:
     efficiency = recipe.camera.quantum_efficiency
     x, y, photons, width, molecule = source.molecules(index, rng)
@@ -184,12 +191,17 @@ def _simulate_frame(
     decay = recipe.background.decay_frames
     level = recipe.background.photons_per_px * efficiency * (np.exp(-index / decay) if decay else 1.0)
     background = level * shape_of_background
-    adu = recipe.camera.camera().digitize(background + render_tiled(x, y, photons, width, recipe.shape), rng)
+    if psf is None:
+        light, width_x, width_y = render_tiled(x, y, photons, width, recipe.shape), width, width
+    else:
+        light = psf.render(x, y, photons, recipe.shape)
+        width_x, width_y = (np.full(x.size, one) for one in psf.gaussian_widths())
+    adu = recipe.camera.camera().digitize(background + light, rng)
     # Rounded to the table's precision first, so that the window holds for the numbers in the table.
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
     true = Box.around_frame(recipe.shape, 0.0).contains(x32, y32)
     true &= photons >= recipe.molecules.min_photons
-    x32, y32, width = x32[true], y32[true], width[true]
+    x32, y32 = x32[true], y32[true]
     rows, columns = np.rint(y32).astype(int), np.rint(x32).astype(int)
     return SimulatedFrame(
         adu,
@@ -201,8 +213,8 @@ def _simulate_frame(
             "background": background[np.clip(rows, 0, recipe.height - 1), np.clip(columns, 0, recipe.width - 1)].astype(
                 np.float32
             ),
-            "psf_sigma_x": width.astype(np.float32),
-            "psf_sigma_y": width.astype(np.float32),
+            "psf_sigma_x": width_x[true].astype(np.float32),
+            "psf_sigma_y": width_y[true].astype(np.float32),
             "molecule": molecule[true].astype(np.int32),
         },
     )

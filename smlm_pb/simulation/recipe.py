@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smlm_pb.camera import Camera
 from smlm_pb.configuration import read_yaml, validate
+
+if TYPE_CHECKING:
+    from smlm_pb.simulation.sampled_psf import SampledPsf
+
+_SIGMA_PX = 1.1
 
 
 class _Section(BaseModel):
@@ -19,10 +24,45 @@ class _Section(BaseModel):
 class PsfRecipe(_Section):
     """Point-spread function."""
 
-    sigma_px: float = Field(1.1, ge=0.3, le=10, description="width of the Gaussian spot in pixels", examples=[1.1])
+    sigma_px: float = Field(
+        _SIGMA_PX, ge=0.3, le=10, description="width of the Gaussian spot in pixels", examples=[1.1]
+    )
     spread: float = Field(
         0.0, ge=0, le=0.3, description="relative spread of the width between molecules", examples=[0.02]
     )
+    file: str | None = Field(
+        None,
+        min_length=1,
+        description="measured PSF instead of a Gaussian: TIFF or .npy with one picture, beside the recipe",
+        examples=["psf.tif"],
+    )
+    samples_per_px: float | None = Field(
+        None,
+        gt=0,
+        le=64,
+        description="samples of `file` per camera pixel; null: as the file says, else 1",
+        examples=[1],
+    )
+
+    @model_validator(mode="after")
+    def _one_shape(self) -> PsfRecipe:
+        if self.file is None and self.samples_per_px is not None:
+            raise ValueError("samples_per_px goes with file")
+        if self.file is not None and (self.sigma_px != _SIGMA_PX or self.spread):
+            raise ValueError("a file gives the whole PSF: leave out sigma_px and spread")
+        return self
+
+    def sampled(self) -> SampledPsf | None:
+        """Read the measured PSF; None where the PSF is a Gaussian.
+
+        Raises
+        ------
+        ConfigurationError
+            When the file cannot be read or holds no PSF.
+        """
+        from smlm_pb.simulation.sampled_psf import read_psf
+
+        return None if self.file is None else read_psf(self.file, self.samples_per_px)
 
 
 class BlinkingRecipe(_Section):
@@ -266,8 +306,16 @@ class Recipe(_Section):
         ------
         ConfigurationError
             When the file cannot be read, or a key or value in it is wrong.
+
+        Notes
+        -----
+        A PSF file is looked for beside the recipe.
         """
-        return cls.from_dict(read_yaml(path), source=Path(path).name)
+        recipe = cls.from_dict(read_yaml(path), source=Path(path).name)
+        if recipe.psf.file is None:
+            return recipe
+        beside = str(Path(path).resolve().parent / recipe.psf.file)
+        return recipe.model_copy(update={"psf": recipe.psf.model_copy(update={"file": beside})})
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, source: str = "recipe") -> Recipe:
