@@ -51,25 +51,28 @@ def prepare(movie: Movie, model: Model, settings: JobSettings) -> Job:
     MovieError, CameraError, ConfigurationError
         When the movie cannot be localized with these values.
     """
+    from smlm_pb.localization.movie_population import is_told, measure_population
     from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.localization.significance import measure_least_significance, sample_electrons
     from smlm_pb.localization.threads import fit_threads
 
     fit_threads(model)
     conditions = resolve(movie, settings, model.card)
     conditions = replace(conditions, precision=choose_precision(model, settings.precision))
     job = Job(movie, model, settings, conditions, movie.fingerprint())
-    if settings.threshold != "auto":  # every candidate above it is asked for
+    by_threshold = settings.threshold != "auto"  # then every candidate above it is asked for
+    if by_threshold and not is_told(model):
         return job
-    from smlm_pb.localization.significance import measure_least_significance
-
-    least = measure_least_significance(
-        movie,
-        model,
-        camera=conditions.camera,
-        psf_sigma_px=job.network_psf_sigma_px,
-        frames=conditions.frames,
-    )
-    return replace(job, conditions=replace(conditions, least_significance=round(least, 2)))
+    electrons = sample_electrons(movie, conditions.camera, conditions.frames)
+    camera, width = conditions.camera, job.network_psf_sigma_px
+    population = measure_population(electrons, model, camera=camera, psf_sigma_px=width)
+    conditions = replace(conditions, population=population)
+    if not by_threshold:
+        least = measure_least_significance(
+            electrons, model, camera=camera, psf_sigma_px=width, population=population
+        )
+        conditions = replace(conditions, least_significance=round(least, 2))
+    return replace(job, conditions=conditions)
 
 
 def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:

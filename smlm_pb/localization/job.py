@@ -83,6 +83,7 @@ class Job:
             frames=frames,
             floor=self.settings.floor,
             least_significance=self.conditions.least_significance,
+            population=self.conditions.population,
             precision=self.conditions.precision,
         )
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from smlm_pb.camera import Camera
     from smlm_pb.localization.model import Model
+    from smlm_pb.population import Population
 
 #: Blocks that wait between two stages.
 _DEPTH = 2
@@ -108,6 +109,7 @@ def find_candidates(
     frames: tuple[int, int],
     floor: float,
     least_significance: float = 0.0,
+    population: Population | None = None,
     precision: str = "float32",
     plan: Plan | None = None,
 ) -> Iterator[Iterator[Block]]:
@@ -129,6 +131,8 @@ def find_candidates(
         Smallest probability of a candidate that is listed.
     least_significance : float
         Lone candidates whose light is less significant are left out; see :mod:`smlm_pb.localization.significance`.
+    population : Population, optional
+        What the network is told of the movie's molecules; see :mod:`smlm_pb.localization.movie_population`.
     precision : {"float32", "bfloat16"}
         Arithmetic of the convolutions; see :mod:`smlm_pb.localization.precision`.
     plan : Plan, optional
@@ -153,6 +157,7 @@ def find_candidates(
         plan=plan,
         camera=camera,
         least_significance=least_significance,
+        population=population,
         precision=precision,
     )
     with ExitStack() as stack:
@@ -177,7 +182,7 @@ class CandidateFinder:
     ----------
     model : Model
         The network on its device.
-    psf_sigma_px, floor, plan, least_significance, precision
+    psf_sigma_px, floor, plan, least_significance, population, precision
         As for :func:`find_candidates`.
     camera : Camera, optional
         Where the electrons come from; one without electron multiplication and read noise when left out.
@@ -192,6 +197,7 @@ class CandidateFinder:
         plan: Plan,
         camera: Camera | None = None,
         least_significance: float = 0.0,
+        population: Population | None = None,
         precision: str = "float32",
     ) -> None:
         from smlm_pb.camera import Camera
@@ -201,7 +207,7 @@ class CandidateFinder:
         self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
         self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
         with arithmetic(model.device):
-            self._network = FixedWidthNetwork(model.network, psf_sigma_px, precision=precision)
+            self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
 
     def __call__(self, electrons: npt.NDArray[np.float32], first_frame: int = 0) -> Candidates:
         """Candidates, one per molecule.

@@ -14,6 +14,7 @@ from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization.candidates import DEFAULT_FLOOR
 from smlm_pb.localization.precision import check_name
 from smlm_pb.localization.threshold import check_threshold
+from smlm_pb.population import Population
 from smlm_pb.refinement import check_mode
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ class Conditions:
         above the threshold is asked for. See :mod:`smlm_pb.localization.significance`.
     precision : str
         Arithmetic of the network.
+    population : Population or None
+        What the network is told of the movie's molecules; None where too few were found in the sample, or where the
+        network has no use for it.
     """
 
     camera: Camera
@@ -139,6 +143,7 @@ class Conditions:
     warnings: tuple[str, ...] = ()
     least_significance: float = 0.0
     precision: str = "float32"
+    population: Population | None = None
 
     @property
     def n_frames(self) -> int:
@@ -181,7 +186,13 @@ class Conditions:
             if settings.camera is not None and np.ndim(getattr(settings.camera, name)) == 2:
                 camera[name] = getattr(settings.camera, name)
         camera |= settings.given_camera_values
-        plain = {**stored, "frames": tuple(stored["frames"]), "warnings": tuple(stored["warnings"])}
+        population = stored.get("population")
+        plain = {
+            **stored,
+            "frames": tuple(stored["frames"]),
+            "warnings": tuple(stored["warnings"]),
+            "population": Population(**population) if population else None,
+        }
         return cls(**{**plain, "camera": Camera.from_dict(camera)})
 
 

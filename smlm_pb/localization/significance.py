@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from smlm_pb.camera import Camera
     from smlm_pb.localization.model import Model
     from smlm_pb.movies import Movie
+    from smlm_pb.population import Population
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -100,8 +101,9 @@ def lone_significance(
     """
     half = _half_window(psf_sigma_px)
     result = np.full(len(rows), np.inf)
-    alone = ~_has_neighbour(rows, _bright(rows, psf_sigma_px, camera), _reach(psf_sigma_px))
-    judged = np.flatnonzero(alone & (rows["probability"] >= _JUDGED_FROM))
+    likely = np.flatnonzero(rows["probability"] >= _JUDGED_FROM)
+    asked, bright = rows[likely], _bright(rows[likely], psf_sigma_px, camera)
+    judged = likely[~_has_neighbour(asked, bright, _reach(psf_sigma_px))]
     if len(judged) == 0:
         return result
     chosen = rows[judged]
@@ -155,22 +157,27 @@ def least_significance(
 
 
 def measure_least_significance(
-    movie: Movie, model: Model, *, camera: Camera, psf_sigma_px: float, frames: tuple[int, int]
+    electrons: npt.NDArray[np.float32],
+    model: Model,
+    *,
+    camera: Camera,
+    psf_sigma_px: float,
+    population: Population | None = None,
 ) -> float:
     """Judge a movie by a sample: how significant its lone candidates must be.
 
     Parameters
     ----------
-    movie : Movie
-        The movie; some of its frames are read.
+    electrons : array (frame, y, x), float32
+        From :func:`sample_electrons`.
     model : Model
         The network on its device.
     camera : Camera
-        Turns camera values into photo-electrons.
+        Where the electrons come from.
     psf_sigma_px : float
         PSF width that the network is told, px.
-    frames : (int, int)
-        First frame and the one after the last.
+    population : Population, optional
+        What the network is told of the movie's molecules.
 
     Returns
     -------
@@ -179,9 +186,9 @@ def measure_least_significance(
     """
     from smlm_pb.localization.pipeline import CandidateFinder, plan_work
 
-    electrons = _sample(movie, camera, frames)
     plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
-    rows = CandidateFinder(model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM, plan=plan)(electrons).rows
+    finder = CandidateFinder(model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM, plan=plan, population=population)
+    rows = finder(electrons).rows
     found = lone_significance(rows, electrons, first_frame=0, psf_sigma_px=psf_sigma_px, camera=camera)
     n_bright = int(_bright(rows, psf_sigma_px, camera).sum())
     crowding = n_bright / electrons.size * math.pi * _reach(psf_sigma_px) ** 2
@@ -190,7 +197,7 @@ def measure_least_significance(
     )
 
 
-def _sample(movie: Movie, camera: Camera, frames: tuple[int, int]) -> npt.NDArray[np.float32]:
+def sample_electrons(movie: Movie, camera: Camera, frames: tuple[int, int]) -> npt.NDArray[np.float32]:
     """Evenly spaced frames, of large ones the middle, in electrons whose noise has variance = mean."""
     side_y, side_x = min(movie.height, _SAMPLE_SIDE_PX), min(movie.width, _SAMPLE_SIDE_PX)
     top, left = (movie.height - side_y) // 2, (movie.width - side_x) // 2
@@ -235,8 +242,21 @@ def _has_neighbour(rows: npt.NDArray[Any], bright: npt.NDArray[np.bool_], reach_
     """Which candidates have a bright one other than themselves within reach in their frame."""
     if not bright.any():
         return np.zeros(len(rows), bool)
-    within: npt.NDArray[np.intp] = tree_of(rows[bright]).query_ball_point(places(rows), reach_px, return_length=True)
-    return within - bright > 0
+    # In a cell with this diagonal everyone is within reach: in a crowd that settles nearly all.
+    cell = _cells(rows, reach_px / math.sqrt(2))
+    has: npt.NDArray[np.bool_] = np.bincount(cell[bright], minlength=int(cell.max()) + 1)[cell] > bright
+    open_ones = np.flatnonzero(~has)
+    within = tree_of(rows[bright]).query_ball_point(places(rows[open_ones]), reach_px, return_length=True)
+    has[open_ones] = within > bright[open_ones]
+    return has
+
+
+def _cells(rows: npt.NDArray[Any], side_px: float) -> npt.NDArray[np.int64]:
+    """Number of the square cell that each candidate lies in, frame by frame."""
+    column, line = (np.floor((rows[a] - rows[a].min()) / side_px).astype(np.int64) for a in "xy")
+    frame = rows["frame"].astype(np.int64)
+    cell = ((frame - frame.min()) * (line.max() + 1) + line) * (column.max() + 1) + column
+    return np.unique(cell, return_inverse=True)[1]
 
 
 def _profile(distance: FloatArray, sigma_px: float) -> FloatArray:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-N_CONDITIONS = 2
+from smlm_pb.networks.condition import ConditionEmbedding
 
 
 class Backbone(Protocol):
@@ -28,11 +28,11 @@ class Backbone(Protocol):
 class ResidualBlock(nn.Module):
     """Two convolutions beside an identity, modulated by the imaging conditions (Perez et al., AAAI 2018)."""
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, n_conditions: int = 2) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
-        self.modulation = nn.Linear(N_CONDITIONS, 2 * channels)
+        self.modulation = nn.Linear(n_conditions, 2 * channels)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         # Blocks start as the identity, which keeps deep nets without normalisation trainable (Zhang et al., 2019).
@@ -60,12 +60,15 @@ class ResidualBackbone(nn.Module):
         Width of the network.
     blocks : int
         Number of residual blocks.
+    told : {"psf", "population"}
+        What the network is told beside the image; see :mod:`smlm_pb.networks.condition`.
     """
 
-    def __init__(self, in_channels: int, channels: int, blocks: int) -> None:
+    def __init__(self, in_channels: int, channels: int, blocks: int, told: str = "psf") -> None:
         super().__init__()
         self.stem = nn.Conv2d(in_channels, channels, 5, padding=2)
-        stack = [ResidualBlock(channels, 1 + index % 2) for index in range(blocks)]
+        self.embedding = ConditionEmbedding(told)
+        stack = [ResidualBlock(channels, 1 + index % 2, self.embedding.out_features) for index in range(blocks)]
         self.blocks = nn.ModuleList(stack)
         self.out_channels = channels
         self.radius = 2 + sum(block.radius for block in stack)
@@ -75,8 +78,9 @@ class ResidualBackbone(nn.Module):
         # The stem sees differences of a few counts on a large background: never in reduced precision.
         with torch.autocast(image.device.type, enabled=False):
             features = self.stem(image)
+            embedded = self.embedding(condition)
         for block in self.blocks:
-            features = block(features, condition)
+            features = block(features, embedded)
         return functional.silu(features)
 
 

@@ -26,6 +26,11 @@ class NetworkSettings(BaseModel):
     reach_px: float = Field(
         0.6, ge=0.5, le=1.5, description="largest offset of a candidate from its pixel's centre, px"
     )
+    told: Literal["psf", "population"] = Field(
+        "psf",
+        description="what the network is told beside the image: the PSF width, or also how bright and how many the "
+        "movie's molecules are",
+    )
     start_logit: float = Field(-4.0, description="existence logit before training")
 
 
@@ -46,7 +51,7 @@ def build_network(settings: NetworkSettings) -> OffsetRegressionNetwork:
     if settings.backbone == "paper":
         backbone, head_size = PaperBackbone(_IMAGE_CHANNELS), 3
     else:
-        backbone, head_size = ResidualBackbone(_IMAGE_CHANNELS, settings.channels, settings.blocks), 1
+        backbone, head_size = ResidualBackbone(_IMAGE_CHANNELS, settings.channels, settings.blocks, settings.told), 1
     return OffsetRegressionNetwork(
         backbone,
         n_candidates=settings.n_candidates,

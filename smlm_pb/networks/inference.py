@@ -1,4 +1,4 @@
-"""The network as it is used: for one width of the PSF, with what does not change folded into its weights."""
+"""The network as it is used: for one movie, with what does not change folded into its weights."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
+from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.field import PointField
-from smlm_pb.networks.offset_regression import OffsetRegressionNetwork, condition_of, scale_image
+from smlm_pb.networks.offset_regression import OffsetRegressionNetwork, scale_image
+from smlm_pb.population import Population
 
 _BFLOAT16 = "bfloat16"
 
 
 class FixedWidthNetwork:
-    """A network whose PSF width is known beforehand.
+    """A network whose PSF width, and what else it is told of the movie, is known beforehand.
 
-    The modulation of every block by the PSF width is then a part of its first convolution, and activations need no
+    The modulation of every block by what is told is then a part of its first convolution, and activations need no
     memory of their own. The result is that of the network, up to rounding.
 
     Parameters
@@ -25,12 +27,21 @@ class FixedWidthNetwork:
         The network; later changes of its weights are not seen.
     psf_sigma_px : float
         Width of the PSF, px.
+    population : Population, optional
+        What is known of the movie's molecules.
     precision : {"float32", "bfloat16"}
         Arithmetic of the convolutions. The first one, which sees small differences on a large background, the sums of
         the residual blocks and the head are always float32.
     """
 
-    def __init__(self, network: OffsetRegressionNetwork, psf_sigma_px: float, *, precision: str = "float32") -> None:
+    def __init__(
+        self,
+        network: OffsetRegressionNetwork,
+        psf_sigma_px: float,
+        *,
+        population: Population | None = None,
+        precision: str = "float32",
+    ) -> None:
         self._network, self.radius = network, network.radius
         self._dtype = torch.bfloat16 if precision == _BFLOAT16 else torch.float32
         self._precision = precision
@@ -38,7 +49,8 @@ class FixedWidthNetwork:
         self._blocks: list[_FoldedBlock] | None = None
         if isinstance(backbone, ResidualBackbone):
             width = torch.full((1,), psf_sigma_px, device=backbone.stem.weight.device)
-            condition = condition_of(width)
+            known = None if population is None else torch.tensor([population.values()], device=width.device)
+            condition = backbone.embedding(condition_of(width, known))
             blocks = (block for block in backbone.blocks if isinstance(block, ResidualBlock))
             self._blocks = [_FoldedBlock(block, condition, self._dtype) for block in blocks]
 

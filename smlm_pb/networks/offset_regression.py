@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from smlm_pb.networks.backbones import Backbone
+from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.field import PointField
 
 #: Smallest and largest position standard deviation a candidate can state, px.
@@ -21,8 +22,6 @@ _TYPICAL_PHOTONS = 1500.0
 _TYPICAL_SIGMA_PX = 0.25
 #: By how much the existence logit of a pixel's next candidate starts below the previous one.
 _STAGGER = 2.0
-#: PSF widths are given to the network relative to this one, px.
-_REFERENCE_PSF_PX = 1.2
 
 
 def scale_image(electrons: Tensor) -> Tensor:
@@ -41,12 +40,6 @@ def scale_image(electrons: Tensor) -> Tensor:
     """
     root = (electrons + 4.0).clamp_min(0.0).sqrt() - 2.0
     return torch.cat((0.5 * root, 0.01 * electrons), dim=1)
-
-
-def condition_of(psf_sigma_px: Tensor) -> Tensor:
-    """What a network is told of the PSF width (batch,) in px: (batch, 2)."""
-    relative = torch.log(psf_sigma_px / _REFERENCE_PSF_PX) / 0.35
-    return torch.stack((relative, relative.square()), dim=1)
 
 
 class OffsetRegressionNetwork(nn.Module):
@@ -88,7 +81,7 @@ class OffsetRegressionNetwork(nn.Module):
             share = (math.log(_TYPICAL_SIGMA_PX) - low) / (high - low)
             bias[3 * n_candidates : 5 * n_candidates] = math.log(share / (1 - share))
 
-    def forward(self, electrons: Tensor, psf_sigma_px: Tensor) -> PointField:
+    def forward(self, electrons: Tensor, psf_sigma_px: Tensor, population: Tensor | None = None) -> PointField:
         """Candidates of every pixel.
 
         Parameters
@@ -97,6 +90,10 @@ class OffsetRegressionNetwork(nn.Module):
             Photo-electrons (divided by the excess-noise factor for EMCCD cameras).
         psf_sigma_px : Tensor (batch,)
             Standard deviation of the point-spread function, px.
+        population : Tensor (batch, 4), optional
+            What is known of the movie's molecules, in the order of :data:`smlm_pb.population.POPULATION_FIELDS`; a row
+            of NaN, like leaving it out, says that nothing is known. Networks that are told the PSF width alone do
+            without.
 
         Returns
         -------
@@ -104,7 +101,7 @@ class OffsetRegressionNetwork(nn.Module):
             Float32 maps.
         """
         image = scale_image(electrons).contiguous(memory_format=torch.channels_last)
-        return self.read_out(self.backbone(image, condition_of(psf_sigma_px.to(electrons.dtype))))
+        return self.read_out(self.backbone(image, condition_of(psf_sigma_px.to(electrons.dtype), population)))
 
     def read_out(self, features: Tensor) -> PointField:
         """Candidates of every pixel from the features ``(batch, channels, height, width)`` of the backbone."""

@@ -1,0 +1,132 @@
+"""What a movie's molecules are like as a whole: their brightness and number, from a sample of frames.
+
+A network that is told can tell one bright molecule from two of the usual brightness. It looks at the sample twice:
+first without knowing, then knowing what the first look has told.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.localization.neighbours import places, tree_of
+from smlm_pb.population import Population
+
+if TYPE_CHECKING:
+    from smlm_pb.camera import Camera
+    from smlm_pb.localization.model import Model
+
+#: Candidates from here on count as found molecules.
+_FOUND = 0.5
+#: Fewer tell nothing of their distribution.
+LEAST_MOLECULES = 25
+#: Molecules without a neighbour within this many PSF widths have photons of their own.
+_ALONE_WIDTHS = 4.0
+#: Where fewer than this stand alone, those that are least crowded are taken.
+_ENOUGH, _LEAST_CROWDED_SHARE = 100, 0.25
+_PERCENTILES = (16, 50, 84)
+_LEAST_RATIO = 1.02
+_LOOKS = 2
+
+
+def measure_population(
+    electrons: npt.NDArray[np.float32], model: Model, *, camera: Camera, psf_sigma_px: float
+) -> Population | None:
+    """Measure brightness and number of the molecules in a sample of frames.
+
+    Parameters
+    ----------
+    electrons : array (frame, y, x), float32
+        Sampled frames in electrons whose noise has variance = mean.
+    model : Model
+        The network on its device.
+    camera : Camera
+        Where the electrons come from.
+    psf_sigma_px : float
+        PSF width that the network is told, px.
+
+    Returns
+    -------
+    Population or None
+        None where too few molecules are in the sample, or where the network has no use for it.
+    """
+    from smlm_pb.localization.pipeline import CandidateFinder, plan_work
+
+    if not is_told(model):
+        return None
+    plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
+    population = None
+    for _ in range(_LOOKS):
+        finder = CandidateFinder(
+            model, psf_sigma_px=psf_sigma_px, floor=0.05, plan=plan, camera=camera, population=population
+        )
+        population = population_of(finder(electrons).rows, electrons.shape, camera=camera, psf_sigma_px=psf_sigma_px)
+        if population is None:
+            return None
+    return population
+
+
+def is_told(model: Model) -> bool:
+    """Whether a network is told of the population."""
+    return bool(model.card.network.get("told", "psf") == "population")
+
+
+def population_of(
+    rows: npt.NDArray[Any], shape: tuple[int, ...], *, camera: Camera, psf_sigma_px: float
+) -> Population | None:
+    """The population that candidates speak of.
+
+    Parameters
+    ----------
+    rows : structured array (n,)
+        Candidates with ``frame``, ``x``, ``y``, ``photons``, ``background``, ``probability``.
+    shape : (int, int, int)
+        Frames, height and width in which they were found.
+    camera : Camera
+        Where the electrons come from.
+    psf_sigma_px : float
+        PSF width, px.
+
+    Returns
+    -------
+    Population or None
+        In electrons divided by the camera's excess noise factor; None where fewer than :data:`LEAST_MOLECULES` are
+        found.
+    """
+    found = rows[rows["probability"] >= _FOUND]
+    if len(found) < LEAST_MOLECULES:
+        return None
+    excess = camera.excess_noise_factor
+    chosen = found[_least_crowded(found, psf_sigma_px)]
+    photons = chosen["photons"].astype(np.float64).clip(1.0) / excess
+    low, middle, high = np.percentile(photons, _PERCENTILES)
+    blur = _photon_error(middle, float(np.median(chosen["background"])) / excess, camera, psf_sigma_px)
+    below, above = (np.sqrt(max(np.log(ratio) ** 2 - blur**2, 0.0)) for ratio in (middle / low, high / middle))
+    density = float(rows["probability"].sum(dtype=np.float64)) / float(np.prod(shape))
+    return Population(
+        photons=float(middle),
+        photons_low=float(middle / max(_LEAST_RATIO, np.exp(below))),
+        photons_high=float(middle * max(_LEAST_RATIO, np.exp(above))),
+        density_per_px2=density,
+    )
+
+
+def _least_crowded(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.intp]:
+    """Indices of molecules that stand alone, or of those that come closest to it."""
+    distance = tree_of(found).query(places(found), k=2)[0][:, 1]
+    alone = np.flatnonzero(distance > _ALONE_WIDTHS * psf_sigma_px)
+    if len(alone) >= _ENOUGH:
+        return alone
+    at_least = max(len(alone), min(len(found), max(_ENOUGH, int(_LEAST_CROWDED_SHARE * len(found)))))
+    return np.argsort(-distance, kind="stable")[:at_least]
+
+
+def _photon_error(photons: float, background_e: float, camera: Camera, psf_sigma_px: float) -> float:
+    """Relative error of the photons of a lone molecule, by which the measured spread is too wide."""
+    from smlm_pb.refinement.crlb import crlb
+
+    read_variance = float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
+    bound = crlb(photons, max(background_e, 0.01), psf_sigma_px, read_variance_e2=read_variance)
+    return float(bound.sigma_photons) / photons

@@ -1,0 +1,83 @@
+"""What a network is told beside the image: the width of the PSF and what the movie's molecules are like."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from smlm_pb.population import POPULATION_FIELDS
+
+#: PSF widths are given to the network relative to this one, px.
+_REFERENCE_PSF_PX = 1.2
+_REFERENCE_PHOTONS = 1500.0
+_REFERENCE_DENSITY_PER_PX2 = 0.01
+#: Numbers that describe the PSF width, and those that describe the population.
+N_PSF, N_POPULATION = 2, 5
+_HIDDEN, _LEARNED = 32, 16
+
+
+def condition_of(psf_sigma_px: Tensor, population: Tensor | None = None) -> Tensor:
+    """The imaging conditions as numbers of order one.
+
+    Parameters
+    ----------
+    psf_sigma_px : Tensor (batch,)
+        PSF width, px.
+    population : Tensor (batch, 4), optional
+        Rows in the order of :data:`smlm_pb.population.POPULATION_FIELDS`; NaN where nothing is known.
+
+    Returns
+    -------
+    Tensor (batch, 7)
+        Two numbers for the PSF width; whether the population is known; brightness, spread below and above, density.
+    """
+    relative = torch.log(psf_sigma_px / _REFERENCE_PSF_PX) / 0.35
+    if population is None:
+        known = relative.new_zeros(len(relative), N_POPULATION)
+    else:
+        known = _population_numbers(population.to(relative.dtype))
+    return torch.cat((torch.stack((relative, relative.square()), dim=1), known), dim=1)
+
+
+def _population_numbers(population: Tensor) -> Tensor:
+    assert population.shape[1] == len(POPULATION_FIELDS)
+    photons, low, high, density = population.log().unbind(1)
+    numbers = torch.stack(
+        (
+            torch.ones_like(photons),
+            (photons - math.log(_REFERENCE_PHOTONS)) / 1.5,
+            photons - low,
+            high - photons,
+            (density - math.log(_REFERENCE_DENSITY_PER_PX2)) / 2.0,
+        ),
+        dim=1,
+    )
+    return torch.where(population.isfinite().all(dim=1, keepdim=True), numbers, torch.zeros_like(numbers))
+
+
+class ConditionEmbedding(nn.Module):
+    """The condition as it modulates the blocks: the PSF width itself, and features learned of all together.
+
+    Parameters
+    ----------
+    told : {"psf", "population"}
+        Networks that are told the PSF width alone have no learned features.
+    """
+
+    def __init__(self, told: str) -> None:
+        super().__init__()
+        self.learned: nn.Sequential | None = None
+        if told == "population":
+            self.learned = nn.Sequential(
+                nn.Linear(N_PSF + N_POPULATION, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _LEARNED), nn.SiLU()
+            )
+        self.out_features = N_PSF + (_LEARNED if self.learned is not None else 0)
+
+    def forward(self, condition: Tensor) -> Tensor:
+        """Features (batch, out_features) of conditions (batch, 7)."""
+        width = condition[:, :N_PSF]
+        if self.learned is None:
+            return width
+        return torch.cat((width, self.learned(condition)), dim=1)

@@ -1,0 +1,56 @@
+"""What is known of a movie's molecules as a whole, before any single one is looked at."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+from smlm_pb.errors import ConfigurationError
+
+#: The order in which arrays and tensors hold a population.
+POPULATION_FIELDS = ("photons", "photons_low", "photons_high", "density_per_px2")
+
+
+@dataclass(frozen=True)
+class Population:
+    """Brightness and number of the molecules of a movie.
+
+    Whether a spot of 4000 photons is one molecule or two depends on what the others look like.
+
+    Parameters
+    ----------
+    photons : float
+        Median of the molecules' photo-electrons per frame, divided by the camera's excess noise factor.
+    photons_low, photons_high : float
+        Their 16th and 84th percentile.
+    density_per_px2 : float
+        Mean number of molecules per frame and square pixel.
+
+    Raises
+    ------
+    ConfigurationError
+        When a value is not above zero, or the percentiles are out of order.
+    """
+
+    photons: float
+    photons_low: float
+    photons_high: float
+    density_per_px2: float
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not (math.isfinite(value) and value > 0):
+                raise ConfigurationError(f"Population: {name} = {value!r} must be a number above 0.")
+        if not self.photons_low <= self.photons <= self.photons_high:
+            raise ConfigurationError(
+                f"Population: photons_low = {self.photons_low:g}, photons = {self.photons:g} and "
+                f"photons_high = {self.photons_high:g} must rise in this order."
+            )
+
+    def values(self) -> tuple[float, float, float, float]:
+        """The values in the order of :data:`POPULATION_FIELDS`."""
+        return self.photons, self.photons_low, self.photons_high, self.density_per_px2
+
+    def as_dict(self) -> dict[str, float]:
+        """Plain values, to four digits."""
+        return {name: float(f"{value:.4g}") for name, value in asdict(self).items()}
