@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import tree_of
+from smlm_pb.localization.neighbours import pairs_within
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 _REACH = 5.0
@@ -35,7 +35,7 @@ def crowding(rows: Any, psf_sigma_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
         return result
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
     x, y, photons, probability = (rows[name].astype(np.float64) for name in ("x", "y", "photons", "probability"))
-    first, second = tree_of(rows).query_pairs(_REACH * float(sigma.max()), output_type="ndarray").T
+    first, second = pairs_within(rows, _REACH * float(sigma.max()))
     overlap = np.exp(-((x[first] - x[second]) ** 2 + (y[first] - y[second]) ** 2) / (4 * sigma[first] ** 2))
     light = probability * photons
     result += np.bincount(first, overlap * light[second], minlength=n) + np.bincount(

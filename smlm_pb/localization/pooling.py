@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import tree_of
+from smlm_pb.localization.neighbours import pairs_within, squared_distance
 
 #: Candidates further apart are different molecules: neighbouring pixels reach little further. px
 REACH_PX = 0.9
@@ -29,6 +29,12 @@ _CERTAIN = 0.999
 _ROUNDS = 4
 #: A merged candidate lies between its parts, and finds neighbours that were this much further from both, relative.
 _DRIFT = 0.5
+#: What the mixture has of its own.
+_MIXED = ("x", "y", "photons", "background", "sigma_x", "sigma_y", "probability")
+#: Columns of candidates by name.
+Columns = dict[str, npt.NDArray[np.float32]]
+#: Pairs of candidates by their indices, the smaller one first.
+Pairs = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
 def pool_shares(
@@ -55,62 +61,68 @@ def pool_shares(
         In the same order. Positions, photons and background are the means of the merged candidates, weighted by
         probability; the variances are those of the mixture.
     """
-    rows = rows.copy()
-    pairs = _neighbours(rows, (1 + _DRIFT) * reach_px)
+    part: Columns = {name: np.ascontiguousarray(rows[name]) for name in _MIXED}
     # Probabilities only grow: what does not fit into one molecule now never will.
-    pairs = pairs[rows["probability"][pairs].sum(1, dtype=np.float64) <= most_probability]
+    pairs = _fitting(part, pairs_within(rows, (1 + _DRIFT) * reach_px), most_probability)
     lost = np.zeros(len(rows), bool)
     for _ in range(_ROUNDS):
-        first, second = _partners(rows, pairs, reach_px, most_probability)
+        first, second = _partners(part, pairs, reach_px)
         if len(first) == 0:
             break
-        rows[first] = _mixture(rows[first], rows[second])
+        _mix(part, first, second)
         lost[second] = True
         # Who was a neighbour of the one is a neighbour of the merged one.
         successor = np.arange(len(rows))
         successor[second] = first
-        pairs = successor[pairs]
-        pairs = pairs[pairs[:, 0] != pairs[:, 1]]
-    return rows[~lost]
+        pairs = _fitting(part, (successor.take(pairs[0]), successor.take(pairs[1])), most_probability)
+    merged = rows[~lost]
+    for name, values in part.items():
+        merged[name] = values[~lost]
+    return merged
 
 
-def _neighbours(rows: npt.NDArray[Any], distance_px: float) -> npt.NDArray[np.intp]:
-    """Pairs (n, 2) of candidates of one frame that are no further apart."""
-    if len(rows) == 0:
-        return np.empty((0, 2), np.intp)
-    pairs: npt.NDArray[np.intp] = tree_of(rows).query_pairs(distance_px, output_type="ndarray")
-    return pairs
+def _fitting(part: Columns, pairs: Pairs, most_probability: float) -> Pairs:
+    """Pairs of two candidates that fit into one molecule by their probabilities."""
+    one, other = pairs
+    probability = part["probability"].astype(np.float64)
+    total = probability.take(one)
+    total += probability.take(other)
+    fits = np.flatnonzero((total <= most_probability) & (one != other))
+    one, other = one.take(fits), other.take(fits)
+    return np.minimum(one, other), np.maximum(one, other)
 
 
-def _partners(
-    rows: npt.NDArray[Any], pairs: npt.NDArray[np.intp], reach_px: float, most_probability: float
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Pairs (first < second) of candidates that are each other's nearest partner; every candidate in one at most."""
-    x, y, probability = (rows[name].astype(np.float64) for name in ("x", "y", "probability"))
-    one, other = pairs.T
-    distance = np.hypot(x[one] - x[other], y[one] - y[other])
-    fits = (distance <= reach_px) & (probability[one] + probability[other] <= most_probability)
-    pairs, distance = np.sort(pairs[fits], axis=1), distance[fits]
+def _partners(part: Columns, pairs: Pairs, reach_px: float) -> Pairs:
+    """Pairs of candidates that are each other's nearest partner; every candidate is in one at most."""
+    first, second = pairs
+    x, y = part["x"].astype(np.float64), part["y"].astype(np.float64)
+    distance = squared_distance(x, y, first, second)
+    near = np.flatnonzero(distance <= reach_px**2)
+    first, second, distance = first.take(near), second.take(near), distance.take(near)
+    nearest = np.full(len(x), np.inf)
+    np.minimum.at(nearest, first, distance)
+    np.minimum.at(nearest, second, distance)
+    best = np.flatnonzero((distance == nearest.take(first)) | (distance == nearest.take(second)))
+    first, second, distance = first.take(best), second.take(best), distance.take(best)
     # Ties are broken by position in the table: two equal distances must not make a chain of three.
-    order = np.lexsort((pairs[:, 1], pairs[:, 0], distance))
-    rank = np.empty(len(pairs), np.intp)
-    rank[order] = np.arange(len(pairs))
-    best = np.full(len(rows), len(pairs), np.intp)
-    np.minimum.at(best, pairs[:, 0], rank)
-    np.minimum.at(best, pairs[:, 1], rank)
-    mutual = pairs[(best[pairs[:, 0]] == rank) & (best[pairs[:, 1]] == rank)]
-    return mutual[:, 0], mutual[:, 1]
+    order = np.lexsort((second, first, distance))
+    first, second, rank = first.take(order), second.take(order), np.arange(len(order))
+    best_rank = np.full(len(x), len(first), np.intp)
+    np.minimum.at(best_rank, first, rank)
+    np.minimum.at(best_rank, second, rank)
+    mutual = (best_rank.take(first) == rank) & (best_rank.take(second) == rank)
+    return first[mutual], second[mutual]
 
 
-def _mixture(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    merged = first.copy()
-    a, b = first["probability"].astype(np.float64), second["probability"].astype(np.float64)
+def _mix(part: Columns, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> None:
+    """Put the mixture of both in the place of the first."""
+    one, other = ({name: values[at] for name, values in part.items()} for at in (first, second))
+    a, b = one["probability"].astype(np.float64), other["probability"].astype(np.float64)
     share = a / (a + b)
     for name in ("x", "y", "photons", "background"):
-        merged[name] = share * first[name] + (1 - share) * second[name]
+        part[name][first] = share * one[name] + (1 - share) * other[name]
     for name, sigma in (("x", "sigma_x"), ("y", "sigma_y")):
-        apart = first[name].astype(np.float64) - second[name]
-        within = share * first[sigma].astype(np.float64) ** 2 + (1 - share) * second[sigma].astype(np.float64) ** 2
-        merged[sigma] = np.sqrt(within + share * (1 - share) * apart**2)
-    merged["probability"] = np.minimum(a + b, _CERTAIN)
-    return merged
+        apart = one[name].astype(np.float64) - other[name]
+        within = share * one[sigma].astype(np.float64) ** 2 + (1 - share) * other[sigma].astype(np.float64) ** 2
+        part[sigma][first] = np.sqrt(within + share * (1 - share) * apart**2)
+    part["probability"][first] = np.minimum(a + b, _CERTAIN)

@@ -1,0 +1,35 @@
+"""Who is near whom: the same pairs as by looking at all of them, whatever the order and the frames."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smlm_pb.localization.neighbours import pairs_within, tree_of
+
+scattered = st.lists(st.tuples(st.integers(0, 3), st.floats(-0.5, 9.5), st.floats(-0.5, 6.5)), max_size=40)
+
+
+@given(scattered, st.floats(0.2, 12))
+def test_all_pairs_of_a_frame_each_once(places, reach):
+    frame, x, y = (np.array(values) for values in zip(*places, strict=True)) if places else (np.empty(0),) * 3
+    first, second = pairs_within({"frame": frame, "x": x, "y": y}, reach)
+    found = [tuple(sorted(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)]
+    true = {
+        (i, j)
+        for j in range(len(x))
+        for i in range(j)
+        if frame[i] == frame[j] and (x[i] - x[j]) ** 2 + (y[i] - y[j]) ** 2 <= reach**2
+    }
+    assert len(found) == len(set(found))
+    assert set(found) == true
+
+
+@pytest.mark.parametrize("reach", [0.9, 5.0])
+def test_as_a_search_tree_finds_them(reach):
+    rng = np.random.default_rng(0)
+    rows = {"frame": 1000 + rng.integers(0, 9, 3000), "x": rng.uniform(0, 64, 3000), "y": rng.uniform(0, 40, 3000)}
+    found = np.sort(np.column_stack(pairs_within(rows, reach)), axis=1)
+    true = tree_of(rows).query_pairs(reach, output_type="ndarray")
+    assert len(true) > 100
+    assert set(map(tuple, found.tolist())) == set(map(tuple, true.tolist()))
