@@ -71,6 +71,8 @@ def render_separable(
     photons: npt.ArrayLike,
     sigma_px: npt.ArrayLike,
     shape: tuple[int, int],
+    *,
+    sigma_y_px: npt.ArrayLike | None = None,
 ) -> Float64Array:
     """Render the expected image of molecules as pixel-integrated Gaussians.
 
@@ -80,6 +82,8 @@ def render_separable(
         Positions in px, photo-electrons in e⁻, PSF widths in px (or one width for all).
     shape : (int, int)
         Height and width of the frame.
+    sigma_y_px : array (molecules,), optional
+        Widths along y where they differ from ``sigma_px``.
 
     Returns
     -------
@@ -87,7 +91,7 @@ def render_separable(
         Expected e⁻ per pixel.
     """
     columns = pixel_integrals(x, sigma_px, shape[1])
-    rows = pixel_integrals(y, sigma_px, shape[0])
+    rows = pixel_integrals(y, sigma_px if sigma_y_px is None else sigma_y_px, shape[0])
     rows *= np.asarray(photons, dtype=np.float64)[:, None]
     return rows.T @ columns
 

@@ -36,6 +36,11 @@ class SceneSettings:
         Smallest and largest PSF width in px; one uniform draw per scene.
     psf_spread : float
         Largest relative spread of the width from molecule to molecule; one uniform draw per scene.
+    psf_asymmetry : float
+        Largest difference of the widths along x and y, as the logarithm of their ratio; one uniform draw per scene.
+    psf_halo : float
+        Largest share of the light in a halo twice as wide as the core, as objectives have it; half of the scenes have
+        one.
     photons : (float, float)
         Smallest and largest brightness level in e⁻ per frame; one log-uniform draw per scene.
     photon_spreads : mapping name -> weight
@@ -64,8 +69,13 @@ class SceneSettings:
         Molecules on a structure never sit denser than this at one moment.
     min_photons : float
         Molecules that leave fewer effective electrons in the frame stay in the image, not in the truth.
+    unknown_population_fraction : float
+        Share of scenes of whose molecules the network is told nothing.
     margin_px : float
         Molecules lie up to this far outside the frame and shine into it.
+    psf_file : str, optional
+        Measured PSF (:func:`smlm_pb.simulation.sampled_psf.read_psf`) instead of Gaussians; ``psf_sigma_px`` is then
+        what the network is told, and ``psf_spread`` plays no part.
 
     Raises
     ------
@@ -75,6 +85,8 @@ class SceneSettings:
 
     psf_sigma_px: tuple[float, float] = (0.8, 1.6)
     psf_spread: float = 0.04
+    psf_asymmetry: float = 0.0
+    psf_halo: float = 0.0
     photons: tuple[float, float] = (200.0, 10_000.0)
     photon_spreads: Mapping[str, float] = field(default_factory=_photon_spreads)
     partial_on_fraction: float = 0.35
@@ -93,6 +105,8 @@ class SceneSettings:
     max_area_density_per_px2: float = 0.5
     min_photons: float = 50.0
     margin_px: float = 8.0
+    unknown_population_fraction: float = 0.25
+    psf_file: str | None = None
 
     def __post_init__(self) -> None:
         for name in _RANGES:
@@ -106,6 +120,8 @@ class SceneSettings:
         for name in ("max_line_density_per_px", "max_area_density_per_px2", "min_photons", "margin_px"):
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigurationError(f"Scene setting {name} = {getattr(self, name)} must be ≥ 0.")
+        if self.psf_file is not None and not (isinstance(self.psf_file, str) and self.psf_file):
+            raise ConfigurationError(f"Scene setting psf_file = {self.psf_file!r} must be the path of a file, or null.")
         for name, known in _MIXES.items():
             object.__setattr__(self, name, _checked_mix(name, getattr(self, name), known))
 
@@ -124,6 +140,9 @@ _RANGES: dict[str, float] = {  # name -> lower limit that the range must respect
 }
 _FRACTIONS = (
     "psf_spread",
+    "psf_asymmetry",
+    "psf_halo",
+    "unknown_population_fraction",
     "partial_on_fraction",
     "structured_background_fraction",
     "em_fraction",

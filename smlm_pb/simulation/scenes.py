@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.population import Population
 from smlm_pb.simulation.geometry import (
     Box,
     Float64Array,
@@ -24,10 +25,18 @@ from smlm_pb.simulation.geometry import (
     random_filaments,
     random_rings,
 )
+from smlm_pb.simulation.photon_laws import PhotonLaw, draw_on_overlap, measured_population
 from smlm_pb.simulation.rendering import render_separable, smooth_background
+from smlm_pb.simulation.sampled_psf import read_psf
 from smlm_pb.simulation.scene_settings import PHOTON_SPREADS, STRUCTURES, SceneSettings
 
 __all__ = ["PHOTON_SPREADS", "STRUCTURES", "Scene", "SceneSettings", "draw_on_overlap", "draw_scene"]
+
+#: A molecule whose light is this many standard deviations of the background's noise under it is found.
+_FOUND_ABOVE = 6.0
+
+#: The halo of a PSF is this much wider than its core.
+_HALO_WIDTH = 2.0
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -53,6 +62,8 @@ class Scene:
         Standard deviation of the read noise.
     structure : str
         ``empty`` or one of :data:`STRUCTURES`.
+    population : Population or None
+        What a look at the whole movie would have told of its molecules; None where nobody looked.
     """
 
     electrons: Float32Array
@@ -63,6 +74,7 @@ class Scene:
     psf_sigma_px: float
     read_noise_e: float
     structure: str
+    population: Population | None = None
 
 
 def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int | tuple[int, int]) -> Scene:
@@ -84,17 +96,28 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
     shape = (size_px, size_px) if isinstance(size_px, (int, np.integer)) else (int(size_px[0]), int(size_px[1]))
     frame = Box.around_frame(shape, 0.0)
     box = Box.around_frame(shape, settings.margin_px)
-    name, structure, x, y = _draw_molecules(rng, settings, box)
+    name, structure, density, x, y = _draw_molecules(rng, settings, box)
     # Rounded first, so that the window test holds for the float32 values that are returned.
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
-    photons = _draw_photons(rng, settings, x.size)
+    law = PhotonLaw.draw(rng, settings)
+    photons = law.sample(rng, x.size)
     sigma = rng.uniform(*settings.psf_sigma_px)
     sigmas = sigma * (1.0 + rng.uniform(0.0, settings.psf_spread) * rng.normal(size=x.size).clip(-3, 3))
     background = _draw_background(rng, settings, shape, structure)
-    signal = render_separable(x32, y32, photons, sigmas, shape)
+    signal = _draw_spots(rng, settings, x32, y32, photons, sigmas, shape)
     electrons, read_noise, scale = _draw_camera(rng, settings, signal + background)
     photons32 = (photons * scale).astype(np.float32)
     true = frame.contains(x32, y32) & (photons32 >= settings.min_photons)
+    noise = np.sqrt(4 * np.pi * sigma**2 * (float(background.mean()) * scale + read_noise**2))
+    population = None
+    if rng.random() >= settings.unknown_population_fraction:
+        population = measured_population(
+            rng,
+            law,
+            scale=scale,
+            least_photons=max(settings.min_photons, _FOUND_ABOVE * float(noise)),
+            density_per_px2=density,
+        )
     return Scene(
         electrons.astype(np.float32),
         x32[true],
@@ -104,15 +127,17 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
         float(sigma),
         float(read_noise),
         name,
+        population,
     )
 
 
 def _draw_molecules(
     rng: np.random.Generator, settings: SceneSettings, box: Box
-) -> tuple[str, Structure, Float64Array, Float64Array]:
+) -> tuple[str, Structure, float, Float64Array, Float64Array]:
     kind = rng.random()
     if kind < settings.empty_fraction:
-        return "empty", Uniform(box), np.empty(0), np.empty(0)
+        density = log_uniform(rng, *settings.sparse_density_per_px2)  # of the other frames of such a movie
+        return "empty", Uniform(box), density, np.empty(0), np.empty(0)
     if kind < settings.empty_fraction + settings.sparse_fraction:
         density, mix = log_uniform(rng, *settings.sparse_density_per_px2), settings.sparse_structures
     else:
@@ -120,8 +145,29 @@ def _draw_molecules(
     name = choose(rng, tuple(mix), tuple(mix.values()))
     wanted = density * box.area_px2
     structure, most = _draw_structure(rng, settings, box, name, wanted)
-    x, y = structure.sample(rng, int(rng.poisson(min(wanted, most))))
-    return name, structure, x, y
+    wanted = min(wanted, most)
+    x, y = structure.sample(rng, int(rng.poisson(wanted)))
+    return name, structure, wanted / box.area_px2, x, y
+
+
+def _draw_spots(
+    rng: np.random.Generator,
+    settings: SceneSettings,
+    x: Float32Array,
+    y: Float32Array,
+    photons: Float64Array,
+    sigma_px: Float64Array,
+    shape: tuple[int, int],
+) -> Float64Array:
+    """Expected light of the molecules; objectives are not perfect, and no PSF is a Gaussian."""
+    if settings.psf_file is not None:
+        return read_psf(settings.psf_file).render(x, y, photons, shape)
+    stretch = np.exp(0.5 * rng.uniform(-settings.psf_asymmetry, settings.psf_asymmetry))
+    halo = rng.uniform(0.0, settings.psf_halo) if rng.random() < 0.5 else 0.0
+    image = render_separable(x, y, photons * (1 - halo), sigma_px * stretch, shape, sigma_y_px=sigma_px / stretch)
+    if halo > 0:
+        image += render_separable(x, y, photons * halo, _HALO_WIDTH * sigma_px, shape)
+    return image
 
 
 def _draw_structure(
@@ -172,46 +218,6 @@ def _draw_structure(
         held = [min(most, wanted * share) for (_, most), share in zip(drawn, shares, strict=True)]
         return Mixture(tuple(part for part, _ in drawn), tuple(max(h, 1e-9) for h in held)), sum(held)
     return Uniform(box), settings.max_area_density_per_px2 * box.area_px2
-
-
-def _draw_photons(rng: np.random.Generator, settings: SceneSettings, n: int) -> Float64Array:
-    """Draw the photo-electrons of ``n`` molecules in e⁻."""
-    level = log_uniform(rng, *settings.photons)
-    spread = choose(rng, tuple(settings.photon_spreads), tuple(settings.photon_spreads.values()))
-    if spread == "constant":
-        photons = level * rng.lognormal(0.0, rng.uniform(0.05, 0.15), n)
-    elif spread == "lognormal":
-        photons = level * rng.lognormal(0.0, rng.uniform(0.3, 0.6), n)
-    else:
-        photons = level * rng.exponential(1.0, n)
-    if rng.random() < settings.partial_on_fraction:
-        photons = photons * draw_on_overlap(rng, log_uniform(rng, 0.3, 8.0), n)
-    return np.minimum(photons, 3.0 * settings.photons[1])
-
-
-def draw_on_overlap(rng: np.random.Generator, mean_on_frames: float, n: int) -> Float64Array:
-    """Draw which part of one frame molecules are on, given that they are on at some moment of it.
-
-    On-times are exponential. Of the molecules seen in a frame, a share mean/(1 + mean) was on when it began
-    (and stays on for a further exponential time), the others switch on at a uniform moment within it.
-
-    Parameters
-    ----------
-    rng : numpy.random.Generator
-        Source of randomness.
-    mean_on_frames : float
-        Mean on-time in frames.
-    n : int
-        Number of molecules.
-
-    Returns
-    -------
-    array (n,)
-        Overlap of on-time and frame in (0, 1].
-    """
-    was_on = rng.random(n) < mean_on_frames / (1.0 + mean_on_frames)
-    available = np.where(was_on, 1.0, 1.0 - rng.random(n))
-    return np.minimum(available, rng.exponential(mean_on_frames, n))
 
 
 def _draw_background(

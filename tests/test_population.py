@@ -1,0 +1,192 @@
+"""What a network is told of a movie's molecules as a whole: measured rightly, used, and harmless where unknown."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smlm_pb.camera import Camera
+from smlm_pb.errors import ConfigurationError
+from smlm_pb.localization.candidates import CANDIDATE_DTYPE
+from smlm_pb.localization.movie_population import LEAST_MOLECULES, population_of
+from smlm_pb.networks import NetworkSettings, build_network
+from smlm_pb.networks.condition import condition_of
+from smlm_pb.networks.inference import FixedWidthNetwork
+from smlm_pb.population import Population
+from smlm_pb.refinement.crlb import crlb
+from smlm_pb.simulation.photon_laws import PhotonLaw, measured_population
+from smlm_pb.simulation.scenes import SceneSettings, draw_scene
+from smlm_pb.training.batches import collate
+from smlm_pb.training.loop import _told_more
+
+SMALL = {"channels": 16, "blocks": 2}
+
+
+def candidates(photons, *, size_px=400, frames=10, seed=0, spacing_px=12, probability=0.95):
+    """Candidates on a loose grid, all of them alone."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros(len(photons), CANDIDATE_DTYPE)
+    per_line = size_px // spacing_px
+    index = np.arange(len(photons)) // frames
+    assert index.max() < per_line**2
+    rows["frame"] = np.arange(len(photons)) % frames
+    rows["x"] = (index % per_line) * spacing_px + rng.uniform(0, 1, len(photons))
+    rows["y"] = (index // per_line) * spacing_px + rng.uniform(0, 1, len(photons))
+    rows["photons"], rows["background"], rows["probability"] = photons, 20.0, probability
+    return rows
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.4, 0.8])
+def test_the_spread_of_lone_molecules_is_measured_without_their_noise(spread):
+    rng = np.random.default_rng(1)
+    true = 800 * rng.lognormal(0, spread, 4000) if spread else np.full(4000, 800.0)
+    noise = crlb(800.0, 20.0, 1.2).sigma_photons
+    rows = candidates(true + rng.normal(0, noise, 4000))
+    found = population_of(rows, (10, 400, 400), camera=Camera(), psf_sigma_px=1.2)
+    assert found.photons == pytest.approx(800, rel=0.05)
+    for ratio in (found.photons / found.photons_low, found.photons_high / found.photons):
+        assert np.log(ratio) == pytest.approx(spread * 0.9945, abs=0.05)
+    assert found.density_per_px2 == pytest.approx(0.95 * 4000 / (10 * 400 * 400), rel=1e-3)
+
+
+def test_electron_multiplication_halves_what_the_network_sees():
+    rows = candidates(np.full(200, 1000.0))
+    plain = population_of(rows, (10, 400, 400), camera=Camera(), psf_sigma_px=1.2)
+    multiplied = population_of(rows, (10, 400, 400), camera=Camera(em_gain=100.0), psf_sigma_px=1.2)
+    assert plain.photons == pytest.approx(1000)
+    assert multiplied.photons == pytest.approx(500)
+
+
+def test_too_few_molecules_tell_nothing():
+    shape = {"camera": Camera(), "psf_sigma_px": 1.2}
+    assert population_of(candidates(np.full(LEAST_MOLECULES - 1, 900.0)), (10, 400, 400), **shape) is None
+    assert population_of(candidates(np.full(LEAST_MOLECULES, 900.0)), (10, 400, 400), **shape) is not None
+    faint = candidates(np.full(100, 900.0), probability=0.4)
+    assert population_of(faint, (10, 400, 400), **shape) is None
+
+
+def test_merged_neighbours_do_not_blur_what_lone_molecules_tell():
+    rows = candidates(np.full(600, 1000.0))
+    pairs = rows[:200].copy()
+    pairs["x"] += 1.5
+    pairs["photons"] = 300.0
+    found = population_of(np.concatenate((rows, pairs)), (10, 400, 400), camera=Camera(), psf_sigma_px=1.2)
+    assert found.photons_low == pytest.approx(1000, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"), [((0, 0, 1, 1), "photons"), ((5, 6, 7, 1), "rise"), ((5, 4, 7, float("nan")), "density")]
+)
+def test_an_impossible_population_is_refused(values, said):
+    with pytest.raises(ConfigurationError, match=said):
+        Population(*values)
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    spread=st.sampled_from(["constant", "lognormal", "exponential"]),
+    on=st.sampled_from([None, 0.5, 4.0]),
+    least=st.floats(50, 5000),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_is_told_in_training_is_a_population(seed, spread, on, least):
+    law = PhotonLaw(1000.0, spread, 0.3, on, 1e5)
+    told = measured_population(np.random.default_rng(seed), law, scale=1.0, least_photons=least, density_per_px2=0.01)
+    assert told.photons_low < told.photons < told.photons_high
+    assert told.photons > 0.5 * least
+
+
+def test_what_is_told_in_training_is_right_within_its_error():
+    rng = np.random.default_rng(0)
+    law = PhotonLaw(1000.0, "lognormal", 0.4, None, 1e5)
+    told = [
+        measured_population(rng, law, scale=0.5, least_photons=50.0, density_per_px2=0.02).values() for _ in range(400)
+    ]
+    middle, low, high, density = np.exp(np.log(told).mean(0))
+    assert middle == pytest.approx(500, rel=0.02)
+    assert np.log(high / middle) == pytest.approx(0.4, rel=0.1)
+    assert np.log(middle / low) == pytest.approx(0.4, rel=0.1)
+    assert density == pytest.approx(0.02, rel=0.1)
+
+
+def test_scenes_tell_their_population_or_nothing():
+    always, never = (SceneSettings(unknown_population_fraction=share) for share in (0.0, 1.0))
+    known = [draw_scene(np.random.default_rng(k), always, 24) for k in range(8)]
+    unknown = [draw_scene(np.random.default_rng(k), never, 24) for k in range(8)]
+    assert all(scene.population is not None for scene in known)
+    assert all(scene.population is None for scene in unknown)
+    batch = collate([known[0], unknown[1]])
+    assert batch.population.shape == (2, 4)
+    assert batch.population[0].tolist() == pytest.approx(known[0].population.values())
+    assert batch.population[1].isnan().all()
+
+
+def test_an_asymmetric_psf_with_a_halo_keeps_its_light():
+    bare = {"sparse_fraction": 1.0, "empty_fraction": 0.0, "background_e": (0, 0), "em_fraction": 0, "gain_error": 0.0}
+    bare |= {
+        "sparse_density_per_px2": (0.01, 0.01),
+        "photons": (5e5, 5e5),
+        "psf_sigma_px": (1.5, 1.5),
+        "psf_spread": 0.0,
+    }
+    changes = []
+    for k in range(4):
+        plain = draw_scene(np.random.default_rng(k), SceneSettings(**bare), 64)
+        other = draw_scene(np.random.default_rng(k), SceneSettings(**bare, psf_asymmetry=0.3, psf_halo=0.3), 64)
+        np.testing.assert_array_equal(plain.x, other.x)
+        assert other.electrons.sum() == pytest.approx(plain.electrons.sum(), rel=0.02)
+        changes.append(np.abs(other.electrons - plain.electrons).max() / plain.electrons.max())
+    assert max(changes) > 0.02
+
+
+def a_network(told):
+    torch.manual_seed(0)
+    return build_network(NetworkSettings(**SMALL, told=told)).eval()
+
+
+def trained(network):
+    """As after some training: what is told has come to matter."""
+    generator = torch.Generator().manual_seed(1)
+    for block in network.backbone.blocks:
+        block.modulation.weight.data = 0.3 * torch.randn(block.modulation.weight.shape, generator=generator)
+        block.second.weight.data = 0.1 * torch.randn(block.second.weight.shape, generator=generator)
+    return network
+
+
+@torch.inference_mode()
+def test_unknown_is_the_same_as_left_out_and_known_is_not():
+    network = trained(a_network("population"))
+    image, width = 20 * torch.rand(2, 1, 16, 16), torch.tensor([1.1, 1.4])
+    known = torch.tensor([[1000.0, 800, 1200, 0.01]]).repeat(2, 1)
+    left_out, unknown = network(image, width), network(image, width, known * torch.nan)
+    torch.testing.assert_close(left_out.logit, unknown.logit)
+    assert (network(image, width, known).logit - unknown.logit).abs().max() > 1e-3
+    deaf = trained(a_network("psf"))
+    torch.testing.assert_close(deaf(image, width, known).logit, deaf(image, width).logit)
+
+
+@torch.inference_mode()
+def test_folded_weights_know_the_population():
+    network = trained(a_network("population"))
+    population = Population(1000.0, 800.0, 1200.0, 0.01)
+    image, width = 20 * torch.rand(2, 1, 16, 16), torch.full((2,), 1.3)
+    told = torch.tensor([population.values()]).repeat(2, 1)
+    folded = FixedWidthNetwork(network, 1.3, population=population)(image, width)
+    torch.testing.assert_close(folded.logit, network(image, width, told).logit, rtol=1e-4, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_a_network_that_is_told_more_starts_as_the_one_it_comes_from():
+    plain, told = trained(a_network("psf")), a_network("population")
+    told.load_state_dict(_told_more(plain.state_dict(), told.state_dict()))
+    image, width = 20 * torch.rand(2, 1, 16, 16), torch.tensor([1.1, 1.4])
+    known = torch.tensor([[1000.0, 800, 1200, 0.01]]).repeat(2, 1)
+    torch.testing.assert_close(told(image, width, known).logit, plain(image, width).logit)
+
+
+def test_conditions_are_of_order_one_over_the_whole_range():
+    told = torch.tensor([[p, p / r, p * r, d] for p in (50, 2e4) for r in (1.02, 8) for d in (1e-5, 0.1)])
+    numbers = condition_of(torch.linspace(0.8, 2.0, len(told)), told)
+    assert numbers.shape == (8, 7)
+    assert numbers.abs().max() < 4
