@@ -22,6 +22,7 @@ from smlm_pb.training import progress as training_progress
 from smlm_pb.training.batches import Batch, SceneBatches, batch_stream, collate
 from smlm_pb.training.experiment import LossSettings, Schedule
 from smlm_pb.training.loop import Trainer, learning_rate
+from smlm_pb.training.methods.heatmap_matching import HeatmapMatching
 from smlm_pb.training.objective import matched_terms, objective
 from smlm_pb.training.progress import write_history
 from smlm_pb.training.validation import ValidationResult, validate, validation_scenes
@@ -194,13 +195,13 @@ def test_stopped_before_the_first_step(tmp_path, monkeypatch):
 
 def test_mixed_precision_returns_to_full_precision(tmp_path, monkeypatch):
     seen = []
-    original = training_loop.objective
+    original = HeatmapMatching.objective
 
-    def watch(field, *args, **options):
+    def watch(*args, **options):
         seen.append(torch.is_autocast_enabled("cpu"))
-        return original(field, *args, **options)
+        return original(*args, **options)
 
-    monkeypatch.setattr(training_loop, "objective", watch)
+    monkeypatch.setattr(HeatmapMatching, "objective", watch)
     result = run(tmp_path, tiny(precision="bfloat16", float32_at=0.5, steps=4))
     assert seen == [False] * 4  # losses never run in reduced precision
     assert all(value.dtype == torch.float32 for value in weights(result.model_folder).values())

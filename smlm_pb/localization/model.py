@@ -14,7 +14,7 @@ from smlm_pb.localization.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard
 if TYPE_CHECKING:
     import torch
 
-    from smlm_pb.networks import OffsetRegressionNetwork
+    from smlm_pb.networks import PointNetwork
 
 #: The model used when none is named.
 DEFAULT_MODEL = "default"
@@ -24,7 +24,7 @@ DEFAULT_MODEL = "default"
 class Model:
     """A network with its card, on a device, ready to predict."""
 
-    network: OffsetRegressionNetwork
+    network: PointNetwork
     card: ModelCard
     device: torch.device
 

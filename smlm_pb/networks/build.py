@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smlm_pb.networks.backbones import Backbone, PaperBackbone, ResidualBackbone
+from smlm_pb.networks.gaussian_fits import GaussianFits
+from smlm_pb.networks.local_maxima import LocalMaxima
+from smlm_pb.networks.map_network import Finder, MapNetwork
 from smlm_pb.networks.offset_regression import OffsetRegressionNetwork
+from smlm_pb.networks.watershed import Watershed
+
+#: Ways from the features to positions.
+ReadOut = Literal["offsets", "peaks", "blurred-peaks", "probability-peaks", "fits", "watershed"]
 
 _IMAGE_CHANNELS = 2
+
+
+#: Any network that says where molecules are.
+PointNetwork = OffsetRegressionNetwork | MapNetwork
 
 
 class NetworkSettings(BaseModel):
@@ -32,9 +43,27 @@ class NetworkSettings(BaseModel):
         "movie's molecules are",
     )
     start_logit: float = Field(-4.0, description="existence logit before training")
+    read_out: ReadOut = Field(
+        "offsets",
+        description="where positions come from: 'offsets' are regressed; all others are read from a drawing and belong "
+        "to a `method`, which sets them",
+    )
+    upsampling: int = Field(1, ge=1, le=16, description="pixels of the drawing along each side of a camera pixel")
+    drawn_width_px: float = Field(
+        1.0,
+        gt=0,
+        le=4,
+        description="standard deviation of a molecule in the drawing, or radius of its cone (watershed), camera px",
+    )
+
+    @model_validator(mode="after")
+    def _fits_are_drawn_in_camera_pixels(self) -> NetworkSettings:
+        if self.read_out == "fits" and self.upsampling != 1:
+            raise ValueError(f"upsampling = {self.upsampling} does not go with read_out = 'fits': set it to 1")
+        return self
 
 
-def build_network(settings: NetworkSettings) -> OffsetRegressionNetwork:
+def build_network(settings: NetworkSettings) -> PointNetwork:
     """Build an untrained network.
 
     Parameters
@@ -44,7 +73,7 @@ def build_network(settings: NetworkSettings) -> OffsetRegressionNetwork:
 
     Returns
     -------
-    OffsetRegressionNetwork
+    PointNetwork
         With random weights from torch's global generator.
     """
     backbone: Backbone
@@ -52,6 +81,8 @@ def build_network(settings: NetworkSettings) -> OffsetRegressionNetwork:
         backbone, head_size = PaperBackbone(_IMAGE_CHANNELS), 3
     else:
         backbone, head_size = ResidualBackbone(_IMAGE_CHANNELS, settings.channels, settings.blocks, settings.told), 1
+    if settings.read_out != "offsets":
+        return MapNetwork(backbone, _finder(settings), n_candidates=settings.n_candidates)
     return OffsetRegressionNetwork(
         backbone,
         n_candidates=settings.n_candidates,
@@ -59,3 +90,18 @@ def build_network(settings: NetworkSettings) -> OffsetRegressionNetwork:
         head_size=head_size,
         start_logit=settings.start_logit,
     )
+
+
+def _finder(settings: NetworkSettings) -> Finder:
+    """What reads positions from the drawing."""
+    factor, width_px = settings.upsampling, settings.drawn_width_px
+    match settings.read_out:
+        case "fits":
+            return GaussianFits(width_px, settings.n_candidates)
+        case "watershed":
+            return Watershed(factor)
+        case "blurred-peaks":
+            return LocalMaxima(factor, values="blurred", blur_px=width_px * factor)
+        case "probability-peaks":
+            return LocalMaxima(factor, values="sigmoid")
+    return LocalMaxima(factor)

@@ -7,9 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
+from smlm_pb.networks.build import PointNetwork
 from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.field import PointField
-from smlm_pb.networks.offset_regression import OffsetRegressionNetwork, scale_image
+from smlm_pb.networks.offset_regression import scale_image
 from smlm_pb.population import Population
 
 _BFLOAT16 = "bfloat16"
@@ -23,7 +24,7 @@ class FixedWidthNetwork:
 
     Parameters
     ----------
-    network : OffsetRegressionNetwork
+    network : PointNetwork
         The network; later changes of its weights are not seen.
     psf_sigma_px : float
         Width of the PSF, px.
@@ -36,7 +37,7 @@ class FixedWidthNetwork:
 
     def __init__(
         self,
-        network: OffsetRegressionNetwork,
+        network: PointNetwork,
         psf_sigma_px: float,
         *,
         population: Population | None = None,

@@ -8,7 +8,7 @@ import torch
 from smlm_pb.evaluation.matching import match
 from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
-from smlm_pb.networks import OffsetRegressionNetwork
+from smlm_pb.networks import PointNetwork
 from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.validation import detect, truth_of, validation_scenes
@@ -20,14 +20,12 @@ _TOLERANCE_PX = 1.0
 _SEED_SHIFT = 1_000_003
 
 
-def calibrate_sigma(
-    network: OffsetRegressionNetwork, experiment: Experiment, device: torch.device
-) -> SigmaCalibration | None:
+def calibrate_sigma(network: PointNetwork, experiment: Experiment, device: torch.device) -> SigmaCalibration | None:
     """Measure the curve from stated to true precision on fresh scenes of the training's range.
 
     Parameters
     ----------
-    network : OffsetRegressionNetwork
+    network : PointNetwork
         The trained network, on ``device``.
     experiment : Experiment
         Its training.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +14,7 @@ from smlm_pb.configuration import read_yaml, validate
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.networks import NetworkSettings
 from smlm_pb.simulation.scene_settings import SceneSettings
+from smlm_pb.training.methods import DEFAULT_METHOD, METHODS, find_method
 
 
 class _Section(BaseModel):
@@ -90,6 +92,11 @@ class Experiment(_Section):
     )
     description: str = Field("", description="what the model is for, shown to users")
     seed: int = Field(0, ge=0, lt=2**63, description="seed of initial weights and of every scene")
+    method: str = Field(
+        DEFAULT_METHOD,
+        description="way of teaching: the default, or a baseline of the literature; it brings its own defaults for "
+        "`network` and `loss`",
+    )
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
     start_from: str | None = Field(
         None, description="shipped model or model folder whose weights the run starts from; same network settings"
@@ -120,6 +127,28 @@ class Experiment(_Section):
         None, description="the movie whose measured values the scenes follow; goes onto the model's card"
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _method_defaults(cls, content: Any) -> Any:
+        method = METHODS.get(content.get("method", DEFAULT_METHOD)) if isinstance(content, Mapping) else None
+        if method is None:
+            return content  # said below, with the name
+        defaults = {"network": {"read_out": method.read_out, **method.network}, "loss": dict(method.loss)}
+        given = {section: content.get(section, {}) for section in defaults}
+        merged = {
+            section: {**defaults[section], **value} for section, value in given.items() if isinstance(value, Mapping)
+        }
+        return {**content, **merged}
+
+    @field_validator("method")
+    @classmethod
+    def _known_method(cls, value: str) -> str:
+        try:
+            find_method(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("scenes")
     @classmethod
     def _known_scene_keys(cls, value: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +166,16 @@ class Experiment(_Section):
     def _tiles_fit(self) -> Experiment:
         if self.loss.tile_px > self.crop_px:
             raise ValueError(f"loss.tile_px = {self.loss.tile_px} must not exceed crop_px = {self.crop_px}")
+        return self
+
+    @model_validator(mode="after")
+    def _network_fits_method(self) -> Experiment:
+        wanted = METHODS[self.method].read_out
+        if self.network.read_out != wanted:
+            raise ValueError(
+                f"network.read_out = '{self.network.read_out}' does not go with method '{self.method}', which has "
+                f"'{wanted}': leave network.read_out out, or choose another method"
+            )
         return self
 
     def scene_settings(self) -> SceneSettings:

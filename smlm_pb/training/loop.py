@@ -17,13 +17,13 @@ from torch import Tensor, nn
 
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.model import load_model
-from smlm_pb.networks import OffsetRegressionNetwork, build_network
+from smlm_pb.networks import NetworkSettings, PointNetwork, build_network
 from smlm_pb.training.batches import Batch, SceneBatches, batch_stream
 from smlm_pb.training.calibration import calibrate_sigma
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.export import export_model
-from smlm_pb.training.objective import objective
+from smlm_pb.training.methods import METHODS
 from smlm_pb.training.progress import write_history
 from smlm_pb.training.validation import ValidationResult, validate, validation_scenes
 
@@ -52,6 +52,7 @@ class Trainer:
 
     def __init__(self, experiment: Experiment, folder: Path, device: torch.device) -> None:
         self.experiment, self.folder, self.device = experiment, folder, device
+        self.method = METHODS[experiment.method]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(experiment.seed)
             self.network = build_network(experiment.network)
@@ -117,8 +118,9 @@ class Trainer:
         batch = batch.to(self.device)
         reduced = experiment.precision == "bfloat16" and progress < experiment.float32_at
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
-            field = self.network(batch.electrons, _jittered(batch.psf_sigma_px, experiment, self.step))
-        terms = objective(field, batch, experiment.loss, progress=progress, reach_px=experiment.network.reach_px)
+            told = _jittered(batch.psf_sigma_px, experiment, self.step)
+            output = self.method.predict(self.network, batch.electrons, told, getattr(batch, "population", None))
+        terms = self.method.objective(self.network, output, batch, experiment, progress)
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         limit = 2 * experiment.gradient_clip * float(np.median(self.norms)) if self.norms else math.inf
@@ -222,7 +224,7 @@ def train(
     if trainer.step == 0:
         raise Cancelled("Training was stopped before its first step; nothing was saved.")
     trainer.save()
-    network: OffsetRegressionNetwork = copy.deepcopy(trainer.averaged)
+    network: PointNetwork = copy.deepcopy(trainer.averaged)
     if trainer.best is not None:
         network.load_state_dict(trainer.best)
     validation = _of_kept_weights(trainer.history)
@@ -302,7 +304,7 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
     """Give the network the weights of the model that the run starts from; returns what the card tells of it."""
     assert experiment.start_from is not None
     start = load_model(experiment.start_from, "cpu")
-    if start.card.network != experiment.network.model_dump(mode="json"):
+    if NetworkSettings(**start.card.network) != experiment.network:
         raise ConfigurationError(
             f"start_from = '{experiment.start_from}' has the network {start.card.network}, the experiment another: "
             "copy these values to its 'network' section."

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -17,7 +19,12 @@ from smlm_pb.losses import (
 from smlm_pb.losses.stencil import stencil_index
 from smlm_pb.networks import PointField
 from smlm_pb.training.batches import Batch
-from smlm_pb.training.experiment import LossSettings
+
+if TYPE_CHECKING:
+    from smlm_pb.training.experiment import LossSettings
+
+#: Cost of each item's logits (items, candidates), -inf where there is none, against its number of molecules (items,).
+CountLoss = Callable[[Tensor, Tensor], Tensor]
 
 #: Pairs of candidates as uncertain as this are complete to the tolerance (an isolated molecule costs 1).
 _STENCIL_SIGMA_PX = 0.35
@@ -32,8 +39,21 @@ _UNASSIGNED = 0.05
 _OWNER_WIDENING = 1.5
 
 
+def count_loss(logits: Tensor, counts: Tensor) -> Tensor:
+    """Exact counting; where more molecules crowd than there are candidates, all candidates are asked for."""
+    candidates = (~torch.isneginf(logits)).sum(1)
+    return count_negative_log_likelihood(logits, torch.minimum(counts, candidates))
+
+
 def objective(
-    field: PointField, batch: Batch, settings: LossSettings, *, progress: float, reach_px: float
+    field: PointField,
+    batch: Batch,
+    settings: LossSettings,
+    *,
+    progress: float,
+    reach_px: float,
+    counting: CountLoss = count_loss,
+    normalised: bool = True,
 ) -> dict[str, Tensor]:
     """Named terms of the objective, averaged over the scenes of the batch; ``total`` is what is minimised.
 
@@ -49,61 +69,112 @@ def objective(
         Share of the run that is done, which drives the schedules.
     reach_px : float
         Largest offset of a candidate, px.
+    counting : callable
+        What the number of molecules asks of the probabilities; exact counting unless a baseline has another idea.
+    normalised : bool
+        Whether an isolated missed molecule costs 1 whatever the kernel width; else it costs πλ²/2, as published.
 
     Returns
     -------
     dict of str to Tensor
         Scalars ``matching``, ``count``, ``tile_count``, ``position``, ``photons``, ``background`` and ``total``.
     """
-    n_scenes = field.logit.shape[0]
     bandwidth = settings.bandwidth_px.at(progress)
-    offset = torch.stack((field.dy, field.dx), dim=2)
+    weight = scene_weights(batch, settings, field.logit.shape[0])
+    matching = (weight * matching_per_scene(field, batch, bandwidth, reach_px, settings.uncertainty_aware)).mean()
+    if not normalised:
+        matching = matching * (math.pi * bandwidth**2 / 2)
+    count, tile = count_terms(field, batch, weight, settings.tile_px, counting)
+    described = self_description(field, batch, settings, bandwidth, weight)
+    total = (
+        matching
+        + settings.count_weight.at(progress) * (count + settings.tile_weight * tile)
+        + settings.position_weight * described["position"]
+        + settings.photon_weight * described["photons"]
+        + settings.background_weight * described["background"]
+    )
+    return {"total": total, "matching": matching, "count": count, "tile_count": tile, **described}
+
+
+def scene_weights(batch: Batch, settings: LossSettings, n_scenes: int) -> Tensor:
+    """Weight of each scene: a crowded one has a hundred times the molecules of a sparse one and would decide all."""
+    counts = torch.bincount(batch.item, minlength=n_scenes)
+    return ((counts + _BALANCE_OFFSET) / _BALANCE_REFERENCE) ** -settings.scene_balance
+
+
+def matching_per_scene(
+    field: PointField, batch: Batch, bandwidth: float, reach_px: float, uncertainty_aware: bool = True
+) -> Tensor:
+    """Continuous heatmap matching (scenes,), normalised.
+
+    Parameters
+    ----------
+    field : PointField
+        The network's output.
+    batch : Batch
+        Truth.
+    bandwidth : float
+        Kernel width, px.
+    reach_px : float
+        Largest offset of a candidate, px.
+    uncertainty_aware : bool
+        Whether kernels are averaged over the stated precision; else the published form.
+    """
     log_sigma = torch.stack((field.log_sigma_y, field.log_sigma_x), dim=2)
-    matching = heatmap_matching_grid(
-        offset,
+    return heatmap_matching_grid(
+        torch.stack((field.dy, field.dx), dim=2),
         torch.sigmoid(field.logit),
         batch.position,
         batch.item,
         bandwidth=bandwidth,
-        variance=torch.exp(2 * log_sigma) if settings.uncertainty_aware else None,
+        variance=torch.exp(2 * log_sigma) if uncertainty_aware else None,
         radius=stencil_radius(bandwidth, max_sigma=_STENCIL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
         pair_floor=_PAIR_FLOOR,
     ).total
+
+
+def count_terms(
+    field: PointField, batch: Batch, weight: Tensor, tile_px: int, counting: CountLoss
+) -> tuple[Tensor, Tensor]:
+    """Counting per frame and, summed, per tile, averaged over scenes of the given weights."""
+    n_scenes = field.logit.shape[0]
     counts = torch.bincount(batch.item, minlength=n_scenes)
-    # A crowded scene has a hundred times the molecules of a sparse one and would otherwise decide everything.
-    weight = ((counts + _BALANCE_OFFSET) / _BALANCE_REFERENCE) ** -settings.scene_balance
-    matching = (weight * matching).mean()
-    count = (weight * _count_loss(field.logit.flatten(1), counts)).mean()
-    tile_logits, in_tile = tile_counts(
-        field.logit, batch.position[:, 0], batch.position[:, 1], batch.item, settings.tile_px
-    )
-    tile = (weight * _count_loss(tile_logits, in_tile).reshape(n_scenes, -1).sum(1)).mean()
+    count = (weight * counting(field.logit.flatten(1), counts)).mean()
+    tile_logits, in_tile = tile_counts(field.logit, batch.position[:, 0], batch.position[:, 1], batch.item, tile_px)
+    tile = (weight * counting(tile_logits, in_tile).reshape(n_scenes, -1).sum(1)).mean()
+    return count, tile
+
+
+def self_description(
+    field: PointField, batch: Batch, settings: LossSettings, bandwidth: float, weight: Tensor
+) -> dict[str, Tensor]:
+    """What candidates say about themselves: likelihood of positions, errors of photons and background.
+
+    Parameters
+    ----------
+    field : PointField
+        The network's output, however it was come by.
+    batch : Batch
+        Truth.
+    settings : LossSettings
+        Of the experiment.
+    bandwidth : float
+        Kernel by which molecules are shared out where stated precision does not do it, px.
+    weight : Tensor (scenes,)
+        From :func:`scene_weights`.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Scalars ``position``, ``photons``, ``background``, without their weights in the objective.
+    """
+    offset = torch.stack((field.dy, field.dx), dim=2)
+    log_sigma = torch.stack((field.log_sigma_y, field.log_sigma_x), dim=2)
     position, photons = matched_terms(
         field, offset, log_sigma, batch, bandwidth, weight, settings.outlier_density_per_px2
     )
     background = _background_error(field, batch, settings.background_at_molecules)
-    total = (
-        matching
-        + settings.count_weight.at(progress) * (count + settings.tile_weight * tile)
-        + settings.position_weight * position
-        + settings.photon_weight * photons
-        + settings.background_weight * background
-    )
-    return {
-        "total": total,
-        "matching": matching,
-        "count": count,
-        "tile_count": tile,
-        "position": position,
-        "photons": photons,
-        "background": background,
-    }
-
-
-def _count_loss(logits: Tensor, counts: Tensor) -> Tensor:
-    """Counting loss; where more molecules crowd than there are candidates, all candidates are asked for."""
-    candidates = (~torch.isneginf(logits)).sum(1)
-    return count_negative_log_likelihood(logits, torch.minimum(counts, candidates))
+    return {"position": position, "photons": photons, "background": background}
 
 
 def _background_error(field: PointField, batch: Batch, at_molecules: float) -> Tensor:

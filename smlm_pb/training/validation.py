@@ -12,7 +12,7 @@ from smlm_pb.evaluation.matching import match
 from smlm_pb.localization.candidates import as_columns, select_candidates
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localizations import Localizations, MovieInfo
-from smlm_pb.networks import OffsetRegressionNetwork
+from smlm_pb.networks import PointNetwork
 from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
 from smlm_pb.training.batches import collate
 from smlm_pb.training.experiment import ValidationSettings
@@ -53,7 +53,7 @@ def validation_scenes(settings: ValidationSettings, scenes: SceneSettings, crop_
 
 
 def validate(
-    network: OffsetRegressionNetwork,
+    network: PointNetwork,
     scenes: Sequence[Scene],
     *,
     tolerance_px: float,
@@ -64,7 +64,7 @@ def validate(
 
     Parameters
     ----------
-    network : OffsetRegressionNetwork
+    network : PointNetwork
         The network, on ``device``.
     scenes : sequence of Scene
         Simulated frames of equal size with truth.
@@ -128,7 +128,7 @@ def truth_of(scenes: Sequence[Scene]) -> Localizations:
 
 @torch.inference_mode()
 def detect(
-    network: OffsetRegressionNetwork,
+    network: PointNetwork,
     scenes: Sequence[Scene],
     info: MovieInfo,
     device: torch.device,
