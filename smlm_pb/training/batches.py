@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -11,7 +12,28 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from smlm_pb.population import POPULATION_FIELDS
 from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
+
+_UNKNOWN = (math.nan,) * len(POPULATION_FIELDS)
+
+
+class Views(NamedTuple):
+    """Two views of the same crops without labels."""
+
+    #: Effective photo-electrons (crops, 1, height, width), as they are.
+    first: Tensor
+    #: The same, dimmed and turned.
+    second: Tensor
+    #: PSF width of each crop, px (crops,).
+    psf_sigma_px: Tensor
+    #: How the second views are turned, see `smlm_pb.training.movie_crops.turned`.
+    turn: int
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Views:
+        """The views on another device."""
+        first, second, width = (t.to(device, non_blocking=non_blocking) for t in self[:3])
+        return Views(first, second, width, self.turn)
 
 
 class Batch(NamedTuple):
@@ -19,20 +41,30 @@ class Batch(NamedTuple):
 
     #: Effective photo-electrons (batch, 1, height, width).
     electrons: Tensor
-    #: Expected background (batch, height, width).
+    #: Expected background (batch, height, width); NaN where it is not known.
     background: Tensor
     #: PSF width of each scene, px (batch,).
     psf_sigma_px: Tensor
     #: True positions (molecules, 2) as (y, x), px.
     position: Tensor
-    #: Photons of the true molecules (molecules,).
+    #: Photons of the true molecules (molecules,); NaN where they are not known.
     photons: Tensor
     #: Scene to which each molecule belongs (molecules,).
     item: Tensor
+    #: What is known of each scene's molecules as a whole (batch, 4), NaN where nothing is; see `smlm_pb.population`.
+    population: Tensor | None = None
+    #: Error of each position that is a label and not the truth (molecules, 2) as (y, x), px.
+    label_sigma: Tensor | None = None
+    #: Counted windows (windows, 5): scene, first row and column, row and column after the last.
+    window: Tensor | None = None
+    #: Molecules in each of them (windows,).
+    n_molecules: Tensor | None = None
+    #: Crops without labels.
+    views: Views | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
-        return Batch(*(t.to(device, non_blocking=True) for t in self))
+        return Batch(*(None if t is None else t.to(device, non_blocking=True) for t in self))  # type: ignore[arg-type]
 
 
 def collate(scenes: Sequence[Scene]) -> Batch:
@@ -46,6 +78,9 @@ def collate(scenes: Sequence[Scene]) -> Batch:
         position=torch.from_numpy(position),
         photons=torch.from_numpy(np.concatenate([s.photons for s in scenes]).astype(np.float32)),
         item=torch.from_numpy(np.repeat(np.arange(len(scenes)), counts)),
+        population=torch.tensor(
+            [_UNKNOWN if s.population is None else s.population.values() for s in scenes], dtype=torch.float32
+        ),
     )
 
 
@@ -64,7 +99,7 @@ class SceneBatches(Dataset[Batch]):
         return collate([draw_scene(rng, self.settings, self.crop_px) for _ in range(self.batch_size)])
 
 
-def batch_stream(batches: SceneBatches, workers: int) -> Iterator[Batch]:
+def batch_stream(batches: Dataset[Batch], workers: int) -> Iterator[Batch]:
     """Batches in order, simulated ahead of time by worker processes."""
     loader = DataLoader(
         batches,

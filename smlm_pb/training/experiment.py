@@ -14,6 +14,7 @@ from smlm_pb.configuration import read_yaml, validate
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.networks import NetworkSettings
 from smlm_pb.simulation.scene_settings import SceneSettings
+from smlm_pb.training.data_settings import ConsistencySettings, DataSettings
 from smlm_pb.training.methods import DEFAULT_METHOD, METHODS, find_method
 
 
@@ -102,6 +103,12 @@ class Experiment(_Section):
         None, description="shipped model or model folder whose weights the run starts from; same network settings"
     )
     scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments that scenes are drawn from")
+    data: DataSettings | None = Field(
+        None, description="movie with positions or counts to learn from; simulated scenes where left out"
+    )
+    consistency: ConsistencySettings | None = Field(
+        None, description="movie without labels, in which the network must count alike in two views of a crop"
+    )
     loss: LossSettings = Field(default_factory=lambda: LossSettings())
     validation: ValidationSettings = Field(default_factory=lambda: ValidationSettings())
     steps: int = Field(20_000, ge=1, description="optimisation steps")
@@ -166,6 +173,10 @@ class Experiment(_Section):
     def _tiles_fit(self) -> Experiment:
         if self.loss.tile_px > self.crop_px:
             raise ValueError(f"loss.tile_px = {self.loss.tile_px} must not exceed crop_px = {self.crop_px}")
+        if self.consistency is not None and self.consistency.tile_px > self.crop_px:
+            raise ValueError(
+                f"consistency.tile_px = {self.consistency.tile_px} must not exceed crop_px = {self.crop_px}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -18,14 +18,17 @@ from torch import Tensor, nn
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.model import load_model
 from smlm_pb.networks import NetworkSettings, PointNetwork, build_network
-from smlm_pb.training.batches import Batch, SceneBatches, batch_stream
+from smlm_pb.training.batches import Batch, batch_stream
 from smlm_pb.training.calibration import calibrate_sigma
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
+from smlm_pb.training.counted_movie import count_objective
+from smlm_pb.training.crop_source import SourceBatches, open_source, prepare_network
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.export import export_model
 from smlm_pb.training.methods import METHODS
 from smlm_pb.training.progress import write_history
-from smlm_pb.training.validation import ValidationResult, validate, validation_scenes
+from smlm_pb.training.unlabelled_movie import consistency_loss
+from smlm_pb.training.validation import ValidationResult
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 OnValidation = Callable[[int, ValidationResult], None]
@@ -60,6 +63,7 @@ class Trainer:
         self.start: dict[str, Any] | None = None
         if experiment.start_from is not None:
             self.start = _load_start(self.network, experiment)
+        prepare_network(self.network, experiment)
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
         self.optimizer = _make_optimizer(self.network, experiment)
@@ -119,8 +123,8 @@ class Trainer:
         reduced = experiment.precision == "bfloat16" and progress < experiment.float32_at
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
             told = _jittered(batch.psf_sigma_px, experiment, self.step)
-            output = self.method.predict(self.network, batch.electrons, told, getattr(batch, "population", None))
-        terms = self.method.objective(self.network, output, batch, experiment, progress)
+            output = self.method.predict(self.network, batch.electrons, told, batch.population)
+        terms = self._terms(output, batch, progress)
         self.optimizer.zero_grad(set_to_none=True)
         terms["total"].backward()
         limit = 2 * experiment.gradient_clip * float(np.median(self.norms)) if self.norms else math.inf
@@ -143,6 +147,18 @@ class Trainer:
             self.sums = {name: self.sums.get(name, 0.0) + value for name, value in values.items()}
             self.summed_steps += 1
         return values
+
+    def _terms(self, output: Any, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """What is minimised, and its parts."""
+        experiment = self.experiment
+        if batch.n_molecules is not None:
+            terms = count_objective(output, batch)
+        else:
+            terms = self.method.objective(self.network, output, batch, experiment, progress)
+        if batch.views is not None and experiment.consistency is not None:
+            alike = consistency_loss(self.network, batch.views, experiment.consistency, progress=progress)
+            terms |= {"consistency": alike["consistency"], "total": terms["total"] + alike["weighted"]}
+        return terms
 
     def _average(self) -> None:
         # A short memory at first: the average must not remember the random start.
@@ -262,20 +278,11 @@ def _run(
     should_stop: Callable[[], bool] | None,
 ) -> None:
     experiment = trainer.experiment
-    scene_settings = experiment.scene_settings()
-    batches = SceneBatches(
-        scene_settings,
-        seed=experiment.seed,
-        batch_size=experiment.batch_size,
-        crop_px=experiment.crop_px,
-        first=trainer.step,
-        last=experiment.steps,
-    )
-    scenes = validation_scenes(experiment.validation, scene_settings, experiment.crop_px)
+    source = open_source(experiment)
+    batches = SourceBatches(source, experiment, first=trainer.step, last=experiment.steps)
 
     def judge() -> None:
-        tolerance_px = experiment.validation.tolerance_px
-        result = validate(trainer.averaged, scenes, tolerance_px=tolerance_px, device=trainer.device)
+        result = source.judge(trainer.averaged, trainer.device)
         trainer.judge(result)
         write_history(trainer.folder, trainer.history)
         if on_validation is not None:
@@ -304,13 +311,27 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
     """Give the network the weights of the model that the run starts from; returns what the card tells of it."""
     assert experiment.start_from is not None
     start = load_model(experiment.start_from, "cpu")
-    if NetworkSettings(**start.card.network) != experiment.network:
+    theirs = NetworkSettings(**start.card.network)
+    told_less = theirs.told == "population" and experiment.network.told == "psf"
+    if told_less or theirs.model_copy(update={"told": experiment.network.told}) != experiment.network:
         raise ConfigurationError(
-            f"start_from = '{experiment.start_from}' has the network {start.card.network}, the experiment another: "
-            "copy these values to its 'network' section."
+            f"start_from = '{experiment.start_from}' has the network {theirs.model_dump(mode='json')}, the experiment "
+            "another: copy these values to its 'network' section."
         )
-    network.load_state_dict(start.network.state_dict())
+    network.load_state_dict(_told_more(start.network.state_dict(), network.state_dict()))
     return {"model": start.card.name, "weights_sha256": start.card.weights_sha256}
+
+
+def _told_more(start: dict[str, Tensor], own: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of a network that is told less, for one that is told more and at first makes nothing of it."""
+    grown = dict(own)
+    for name, weights in start.items():
+        if weights.shape == own[name].shape:
+            grown[name] = weights
+        else:
+            grown[name] = torch.zeros_like(own[name])
+            grown[name][:, : weights.shape[1]] = weights
+    return grown
 
 
 def _start_record(trainer: Trainer) -> dict[str, Any] | None:

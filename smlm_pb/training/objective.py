@@ -16,6 +16,7 @@ from smlm_pb.losses import (
     stencil_radius,
     tile_counts,
 )
+from smlm_pb.losses.label_noise import label_variance_map
 from smlm_pb.losses.stencil import stencil_index
 from smlm_pb.networks import PointField
 from smlm_pb.training.batches import Batch
@@ -31,6 +32,8 @@ _STENCIL_SIGMA_PX = 0.35
 _STENCIL_TOLERANCE = 1e-2
 _PAIR_FLOOR = 1e-2
 _MATCH_RADIUS = 2
+#: Labels are matched up to this many times their error away.
+_LABEL_REACH = 2.5
 #: Molecules added to every scene, and molecules of a typical one, when scenes are balanced.
 _BALANCE_OFFSET, _BALANCE_REFERENCE = 5.0, 65.0
 #: Weight of "none of the candidates" when a molecule is shared out among candidates.
@@ -121,16 +124,33 @@ def matching_per_scene(
         Whether kernels are averaged over the stated precision; else the published form.
     """
     log_sigma = torch.stack((field.log_sigma_y, field.log_sigma_x), dim=2)
+    variance, blur = _variance(log_sigma, batch, uncertainty_aware)
     return heatmap_matching_grid(
         torch.stack((field.dy, field.dx), dim=2),
         torch.sigmoid(field.logit),
         batch.position,
         batch.item,
         bandwidth=bandwidth,
-        variance=torch.exp(2 * log_sigma) if uncertainty_aware else None,
-        radius=stencil_radius(bandwidth, max_sigma=_STENCIL_SIGMA_PX, reach=reach_px, tolerance=_STENCIL_TOLERANCE),
+        variance=variance,
+        radius=stencil_radius(
+            bandwidth,
+            max_sigma=math.hypot(_STENCIL_SIGMA_PX, blur),
+            reach=reach_px,
+            tolerance=_STENCIL_TOLERANCE,
+        ),
         pair_floor=_PAIR_FLOOR,
     ).total
+
+
+def _variance(log_sigma: Tensor, batch: Batch, uncertainty_aware: bool) -> tuple[Tensor | None, float]:
+    """Position variance of the candidates for matching (as ``log_sigma``), and the largest error of a label, px."""
+    own = torch.exp(2 * log_sigma) if uncertainty_aware else None
+    if batch.label_sigma is None or not len(batch.item):
+        return own, 0.0
+    n_scenes, n, _, *grid = log_sigma.shape
+    labels = label_variance_map(batch.position, batch.item, batch.label_sigma.square(), n_scenes, grid)[:, None]
+    largest = float(batch.label_sigma.max())
+    return (labels.expand(-1, n, -1, -1, -1) if own is None else own + labels), largest
 
 
 def count_terms(
@@ -179,15 +199,17 @@ def self_description(
 
 def _background_error(field: PointField, batch: Batch, at_molecules: float) -> Tensor:
     """Mean absolute error of the background's square root; pixels that molecules hide may weigh more."""
-    error = ((field.background + 1).sqrt() - (batch.background + 1).sqrt()).abs()
+    known = torch.isfinite(batch.background)
+    true = batch.background.where(known, 0.0)
+    error = ((field.background + 1).sqrt() - (true + 1).sqrt()).abs() * known
     if not at_molecules or not len(batch.item):
-        return error.mean()
+        return error.sum() / known.sum().clamp_min(1)
     height, width = error.shape[-2:]
     row, column = torch.floor(batch.position + 0.5).long().unbind(1)
     near = torch.zeros_like(error)
     near[batch.item, row.clamp(0, height - 1), column.clamp(0, width - 1)] = 1.0
     weight = 1 + at_molecules * functional.max_pool2d(near[:, None], 3, stride=1, padding=1)[:, 0]
-    return (weight * error).sum() / weight.sum()
+    return (weight * error).sum() / (weight * known).sum().clamp_min(1)
 
 
 def matched_terms(
@@ -230,6 +252,8 @@ def matched_terms(
     """
     n_scenes, _, height, width = field.logit.shape
     radius = _MATCH_RADIUS
+    if batch.label_sigma is not None and len(batch.item):
+        radius = max(radius, math.ceil(_LABEL_REACH * float(batch.label_sigma.max())))
     maps = torch.cat(
         (
             torch.sigmoid(field.logit.detach())[:, :, None],
@@ -244,19 +268,24 @@ def matched_terms(
     index, centre = stencil_index(batch.position, batch.item, (height, width), radius)
     near = flat[index]
     delta = near[:, :, 1:3] + centre[..., None]
-    log_s = near[:, :, 3:5]
+    variance = torch.exp(2 * near[:, :, 3:5])
+    if batch.label_sigma is not None:
+        # What is seen is the distance to the label, which errs too.
+        variance = variance + batch.label_sigma.square()[:, None, :, None]
     with torch.no_grad():
         if outlier_density > 0:
             # Molecules that nobody could tell apart would otherwise widen the stated precision of all others.
-            spread = (_OWNER_WIDENING**2) * torch.exp(2 * log_s)
+            spread = (_OWNER_WIDENING**2) * variance
             volume, nobody = 1 / (2 * math.pi * spread.prod(2).sqrt()), outlier_density
         else:
-            spread = bandwidth**2 + torch.exp(2 * log_s)
+            spread = bandwidth**2 + variance
             volume, nobody = (bandwidth**2 / spread).sqrt().prod(2), _UNASSIGNED
         owned = near[:, :, 0] * torch.exp(-0.5 * (delta.square() / spread).sum(2)) * volume
         share = owned / (owned.sum((1, 2), keepdim=True) + nobody)
         if scene_weight is not None:
             share = share * scene_weight[batch.item][:, None, None]
-    likelihood = (0.5 * delta.square() * torch.exp(-2 * log_s) + log_s).sum(2)
-    photon_error = (near[:, :, 5] - batch.photons.log()[:, None, None]).abs()
+    likelihood = 0.5 * (delta.square() / variance + variance.log()).sum(2)
+    known = torch.isfinite(batch.photons)
+    photon_error = (near[:, :, 5] - batch.photons.where(known, 1.0).log()[:, None, None]).abs()
+    photon_error = photon_error * known[:, None, None]
     return (share * likelihood).sum() / n_scenes, (share * photon_error).sum() / n_scenes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -18,7 +18,8 @@ from smlm_pb.training.batches import collate
 from smlm_pb.training.experiment import ValidationSettings
 
 _NM_PER_PX = 100.0
-_THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+#: Thresholds on the probability that are tried.
+THRESHOLDS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class ValidationResult:
     jaccard_at_half: float
     #: False molecules per empty scene at the threshold.
     false_per_empty_scene: float
+    #: Whether only counts were compared; the Jaccard index is then the largest that they allow.
+    counts_only: bool = False
 
     def as_dict(self) -> dict[str, float]:
         """Plain values."""
@@ -85,7 +88,7 @@ def validate(
     n_empty = sum(len(s.x) == 0 for s in scenes)
     best: ValidationResult | None = None
     at_half = 0.0
-    for threshold in _THRESHOLDS:
+    for threshold in THRESHOLDS:
         keep = found["probability"] >= threshold
         kept = found.select(keep)
         pairs = match(kept, truth, tolerance_px * _NM_PER_PX)
@@ -109,7 +112,7 @@ def validate(
             false_per_empty_scene=float((empty & keep).sum() / max(1, n_empty)),
         )
     assert best is not None
-    return ValidationResult(**{**best.as_dict(), "jaccard_at_half": at_half})
+    return replace(best, jaccard_at_half=at_half)
 
 
 def truth_of(scenes: Sequence[Scene]) -> Localizations:
@@ -138,6 +141,6 @@ def detect(
     parts = []
     for start in range(0, len(scenes), batch_size):
         batch = collate(scenes[start : start + batch_size]).to(device)
-        field = network(batch.electrons, batch.psf_sigma_px)
+        field = network(batch.electrons, batch.psf_sigma_px, batch.population)
         parts.append(pool_shares(select_candidates(field, first_frame=start, floor=SHARE_FLOOR).rows))
     return Localizations(as_columns(np.concatenate(parts)), info)
