@@ -9,6 +9,7 @@ import pytest
 
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.simulation import SceneSettings, draw_scene
+from smlm_pb.simulation.photon_laws import draw_in_neighbouring_frames, molecules_per_frame_molecule
 from smlm_pb.simulation.scenes import STRUCTURES, draw_on_overlap
 
 
@@ -191,3 +192,36 @@ def test_impossible_settings_are_named(values, message):
     with pytest.raises(ConfigurationError, match=message) as error:
         SceneSettings(**values)
     assert "\n" not in str(error.value)
+
+
+def test_neighbouring_frames_hold_what_blinks_and_the_same_number_of_molecules():
+    """Molecules that stay on are seen thrice; those that are on for one frame only in one of them."""
+    on = SceneSettings(
+        context_frames=1, partial_on_fraction=1.0, empty_fraction=0.0, sparse_fraction=0.0, background_e=(0, 0)
+    )
+    single = SceneSettings(context_frames=0, partial_on_fraction=1.0, empty_fraction=0.0, sparse_fraction=0.0)
+    counts, alone = [], []
+    for k in range(60):
+        scene = draw_scene(np.random.default_rng(k), on, 32)
+        assert scene.context.shape == (2, 32, 32)
+        counts.append(len(scene.x))
+        alone.append(len(draw_scene(np.random.default_rng(1000 + k), single, 32).x))
+        assert draw_scene(np.random.default_rng(k), single, 32).context is None
+    assert np.mean(counts) == pytest.approx(np.mean(alone), rel=0.25)
+
+
+@pytest.mark.parametrize("mean_on", [None, 0.5, 6.0])
+def test_overlap_with_neighbouring_frames(mean_on):
+    rng = np.random.default_rng(0)
+    share = draw_in_neighbouring_frames(rng, mean_on, 40_000, 1)
+    assert share.shape == (40_000, 3)
+    assert share.min() >= 0
+    assert share.max() <= 1
+    assert (share.sum(1) > 0).all()
+    in_middle = (share[:, 1] > 0).mean()
+    assert 1 / in_middle == pytest.approx(molecules_per_frame_molecule(mean_on, 1), rel=0.03)
+    together = np.corrcoef(share[:, 0] > 0, share[:, 1] > 0)[0, 1]
+    assert together > 0.3 if mean_on == 6.0 else together < 0.1
+    if mean_on is not None:  # as in single frames
+        seen = share[share[:, 1] > 0, 1]
+        assert seen.mean() == pytest.approx(draw_on_overlap(rng, mean_on, 40_000).mean(), rel=0.03)

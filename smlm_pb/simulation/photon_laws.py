@@ -53,11 +53,23 @@ class PhotonLaw:
 
     def sample(self, rng: np.random.Generator, n: int) -> Float64Array:
         """Draw the photo-electrons of ``n`` molecules in e⁻."""
-        relative = rng.exponential(1.0, n) if self.spread == "exponential" else rng.lognormal(0.0, self.width, n)
-        photons = self.level * relative
+        photons = self.brightness(rng, n)
         if self.mean_on_frames is not None:
             photons = photons * draw_on_overlap(rng, self.mean_on_frames, n)
         return np.minimum(photons, self.most)
+
+    def in_frames(self, rng: np.random.Generator, n: int, context_frames: int) -> Float64Array:
+        """Draw the photo-electrons of ``n`` molecules in neighbouring frames (n, 2 * context_frames + 1), e⁻."""
+        if context_frames == 0:
+            return self.sample(rng, n)[:, None]
+        share = draw_in_neighbouring_frames(rng, self.mean_on_frames, n, context_frames)
+        return np.minimum(self.brightness(rng, n)[:, None] * share, self.most)
+
+    def brightness(self, rng: np.random.Generator, n: int) -> Float64Array:
+        """Draw what ``n`` molecules would leave in a frame in which they are on throughout, e⁻."""
+        relative = rng.exponential(1.0, n) if self.spread == "exponential" else rng.lognormal(0.0, self.width, n)
+        photons: Float64Array = self.level * relative
+        return photons
 
 
 def draw_on_overlap(rng: np.random.Generator, mean_on_frames: float, n: int) -> Float64Array:
@@ -83,6 +95,45 @@ def draw_on_overlap(rng: np.random.Generator, mean_on_frames: float, n: int) -> 
     was_on = rng.random(n) < mean_on_frames / (1.0 + mean_on_frames)
     available = np.where(was_on, 1.0, 1.0 - rng.random(n))
     return np.minimum(available, rng.exponential(mean_on_frames, n))
+
+
+def draw_in_neighbouring_frames(
+    rng: np.random.Generator, mean_on_frames: float | None, n: int, context_frames: int
+) -> Float64Array:
+    """Draw which part of neighbouring frames molecules are on that are on at some moment of them.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+        Source of randomness.
+    mean_on_frames : float or None
+        Mean of the exponential on-times in frames; None for molecules that are on for exactly one frame.
+    n : int
+        Number of molecules.
+    context_frames : int
+        Frames before and after the middle one.
+
+    Returns
+    -------
+    array (n, 2 * context_frames + 1)
+        Overlap of on-time and each frame, 0 to 1.
+    """
+    frames = 2 * context_frames + 1
+    if mean_on_frames is None:
+        return np.eye(frames)[rng.integers(0, frames, n)]
+    # On at a moment of the window: on when it begins, or switched on within it, in proportion to on-time and length.
+    was_on = rng.random(n) < mean_on_frames / (frames + mean_on_frames)
+    start = np.where(was_on, 0.0, frames * rng.random(n))
+    end = start + rng.exponential(mean_on_frames, n)
+    first = np.arange(frames)
+    overlap: Float64Array = np.clip(np.minimum(end[:, None], first + 1) - np.maximum(start[:, None], first), 0.0, None)
+    return overlap
+
+
+def molecules_per_frame_molecule(mean_on_frames: float | None, context_frames: int) -> float:
+    """How many molecules are on at some moment of neighbouring frames, per molecule in one of them."""
+    frames = 2 * context_frames + 1
+    return float(frames) if mean_on_frames is None else (frames + mean_on_frames) / (1 + mean_on_frames)
 
 
 def measured_population(

@@ -71,6 +71,8 @@ class SceneSettings:
         Molecules that leave fewer effective electrons in the frame stay in the image, not in the truth.
     unknown_population_fraction : float
         Share of scenes of whose molecules the network is told nothing.
+    context_frames : int
+        Frames before and after the one that is looked at, 0 or 1.
     margin_px : float
         Molecules lie up to this far outside the frame and shine into it.
     psf_file : str, optional
@@ -106,6 +108,7 @@ class SceneSettings:
     min_photons: float = 50.0
     margin_px: float = 8.0
     unknown_population_fraction: float = 0.25
+    context_frames: int = 0
     psf_file: str | None = None
 
     def __post_init__(self) -> None:
@@ -117,6 +120,8 @@ class SceneSettings:
                 raise ConfigurationError(f"Scene setting {name} = {value} must lie in [0, 1].")
         if self.empty_fraction + self.sparse_fraction > 1.0:
             raise ConfigurationError("Scene settings empty_fraction + sparse_fraction must not exceed 1: lower one.")
+        if self.context_frames not in (0, 1):
+            raise ConfigurationError(f"Scene setting context_frames = {self.context_frames!r} must be 0 or 1.")
         for name in ("max_line_density_per_px", "max_area_density_per_px2", "min_photons", "margin_px"):
             if not (np.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise ConfigurationError(f"Scene setting {name} = {getattr(self, name)} must be ≥ 0.")

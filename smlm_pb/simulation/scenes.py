@@ -25,7 +25,12 @@ from smlm_pb.simulation.geometry import (
     random_filaments,
     random_rings,
 )
-from smlm_pb.simulation.photon_laws import PhotonLaw, draw_on_overlap, measured_population
+from smlm_pb.simulation.photon_laws import (
+    PhotonLaw,
+    draw_on_overlap,
+    measured_population,
+    molecules_per_frame_molecule,
+)
 from smlm_pb.simulation.rendering import render_separable, smooth_background
 from smlm_pb.simulation.sampled_psf import read_psf
 from smlm_pb.simulation.scene_settings import PHOTON_SPREADS, STRUCTURES, SceneSettings
@@ -64,6 +69,8 @@ class Scene:
         ``empty`` or one of :data:`STRUCTURES`.
     population : Population or None
         What a look at the whole movie would have told of its molecules; None where nobody looked.
+    context : array (2 * context_frames, height, width), float32, or None
+        The noisy images before and after, in the order of time.
     """
 
     electrons: Float32Array
@@ -75,6 +82,7 @@ class Scene:
     read_noise_e: float
     structure: str
     population: Population | None = None
+    context: Float32Array | None = None
 
 
 def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int | tuple[int, int]) -> Scene:
@@ -96,18 +104,19 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
     shape = (size_px, size_px) if isinstance(size_px, (int, np.integer)) else (int(size_px[0]), int(size_px[1]))
     frame = Box.around_frame(shape, 0.0)
     box = Box.around_frame(shape, settings.margin_px)
-    name, structure, density, x, y = _draw_molecules(rng, settings, box)
+    law, context = PhotonLaw.draw(rng, settings), settings.context_frames
+    more = molecules_per_frame_molecule(law.mean_on_frames, context) if context else 1.0
+    name, structure, density, x, y = _draw_molecules(rng, settings, box, more)
     # Rounded first, so that the window test holds for the float32 values that are returned.
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
-    law = PhotonLaw.draw(rng, settings)
-    photons = law.sample(rng, x.size)
+    light = law.in_frames(rng, x.size, context)
     sigma = rng.uniform(*settings.psf_sigma_px)
     sigmas = sigma * (1.0 + rng.uniform(0.0, settings.psf_spread) * rng.normal(size=x.size).clip(-3, 3))
     background = _draw_background(rng, settings, shape, structure)
-    signal = _draw_spots(rng, settings, x32, y32, photons, sigmas, shape)
+    signal = _draw_spots(rng, settings, x32, y32, light, sigmas, shape)
     electrons, read_noise, scale = _draw_camera(rng, settings, signal + background)
-    photons32 = (photons * scale).astype(np.float32)
-    true = frame.contains(x32, y32) & (photons32 >= settings.min_photons)
+    photons32 = (light[:, context] * scale).astype(np.float32)
+    true = frame.contains(x32, y32) & (photons32 >= settings.min_photons) & (photons32 > 0)
     noise = np.sqrt(4 * np.pi * sigma**2 * (float(background.mean()) * scale + read_noise**2))
     population = None
     if rng.random() >= settings.unknown_population_fraction:
@@ -119,7 +128,7 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
             density_per_px2=density,
         )
     return Scene(
-        electrons.astype(np.float32),
+        electrons[context].astype(np.float32),
         x32[true],
         y32[true],
         photons32[true],
@@ -128,12 +137,14 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
         float(read_noise),
         name,
         population,
+        np.delete(electrons, context, axis=0).astype(np.float32) if context else None,
     )
 
 
 def _draw_molecules(
-    rng: np.random.Generator, settings: SceneSettings, box: Box
+    rng: np.random.Generator, settings: SceneSettings, box: Box, more: float
 ) -> tuple[str, Structure, float, Float64Array, Float64Array]:
+    """Arrange molecules; the density is that of one frame, the number ``more`` times as large."""
     kind = rng.random()
     if kind < settings.empty_fraction:
         density = log_uniform(rng, *settings.sparse_density_per_px2)  # of the other frames of such a movie
@@ -146,7 +157,7 @@ def _draw_molecules(
     wanted = density * box.area_px2
     structure, most = _draw_structure(rng, settings, box, name, wanted)
     wanted = min(wanted, most)
-    x, y = structure.sample(rng, int(rng.poisson(wanted)))
+    x, y = structure.sample(rng, int(rng.poisson(wanted * more)))
     return name, structure, wanted / box.area_px2, x, y
 
 
@@ -159,15 +170,24 @@ def _draw_spots(
     sigma_px: Float64Array,
     shape: tuple[int, int],
 ) -> Float64Array:
-    """Expected light of the molecules; objectives are not perfect, and no PSF is a Gaussian."""
+    """Expected light of molecules in every frame; objectives are not perfect, and no PSF is a Gaussian."""
     if settings.psf_file is not None:
-        return read_psf(settings.psf_file).render(x, y, photons, shape)
+        psf = read_psf(settings.psf_file)
+        return np.stack([psf.render(x, y, light, shape) for light in photons.T])
     stretch = np.exp(0.5 * rng.uniform(-settings.psf_asymmetry, settings.psf_asymmetry))
     halo = rng.uniform(0.0, settings.psf_halo) if rng.random() < 0.5 else 0.0
-    image = render_separable(x, y, photons * (1 - halo), sigma_px * stretch, shape, sigma_y_px=sigma_px / stretch)
-    if halo > 0:
-        image += render_separable(x, y, photons * halo, _HALO_WIDTH * sigma_px, shape)
-    return image
+    core = [
+        render_separable(x, y, light * (1 - halo), sigma_px * stretch, shape, sigma_y_px=sigma_px / stretch)
+        for light in photons.T
+    ]
+    if halo == 0:
+        return np.stack(core)
+    return np.stack(
+        [
+            image + render_separable(x, y, light * halo, _HALO_WIDTH * sigma_px, shape)
+            for image, light in zip(core, photons.T, strict=True)
+        ]
+    )
 
 
 def _draw_structure(
