@@ -51,26 +51,41 @@ def prepare(movie: Movie, model: Model, settings: JobSettings) -> Job:
     MovieError, CameraError, ConfigurationError
         When the movie cannot be localized with these values.
     """
-    from smlm_pb.localization.movie_population import is_told, measure_population
-    from smlm_pb.localization.precision import choose_precision
-    from smlm_pb.localization.significance import measure_least_significance, sample_electrons
     from smlm_pb.localization.threads import fit_threads
 
     fit_threads(model)
-    conditions = resolve(movie, settings, model.card)
-    conditions = replace(conditions, precision=choose_precision(model, settings.precision))
-    job = Job(movie, model, settings, conditions, movie.fingerprint())
+    return look_closer(Job(movie, model, settings, resolve(movie, settings, model.card), movie.fingerprint()))
+
+
+def look_closer(job: Job) -> Job:
+    """Find out what only the network can tell: by a sample of the movie, in a fraction of a second.
+
+    Parameters
+    ----------
+    job : Job
+        With what :func:`resolve` has found out.
+
+    Returns
+    -------
+    Job
+        With the arithmetic that is fast enough and exact, what is known of the population, and how significant lone
+        candidates must be; the latter only where the threshold is automatic.
+    """
+    from smlm_pb.localization.movie_population import is_told, measure_population
+    from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.localization.significance import measure_least_significance, sample_electrons
+
+    model, settings = job.model, job.settings
+    conditions = replace(job.conditions, precision=choose_precision(model, settings.precision))
     by_threshold = settings.threshold != "auto"  # then every candidate above it is asked for
     if by_threshold and not is_told(model):
-        return job
-    electrons = sample_electrons(movie, conditions.camera, conditions.frames)
+        return replace(job, conditions=conditions)
+    electrons = sample_electrons(job.movie, conditions.camera, conditions.frames)
     camera, width = conditions.camera, job.network_psf_sigma_px
     population = measure_population(electrons, model, camera=camera, psf_sigma_px=width)
     conditions = replace(conditions, population=population)
     if not by_threshold:
-        least = measure_least_significance(
-            electrons, model, camera=camera, psf_sigma_px=width, population=population
-        )
+        least = measure_least_significance(electrons, model, camera=camera, psf_sigma_px=width, population=population)
         conditions = replace(conditions, least_significance=round(least, 2))
     return replace(job, conditions=conditions)
 
