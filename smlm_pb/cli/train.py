@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from smlm_pb.cli.common import add_device_option, existing_file, positive_float
 from smlm_pb.cli.faults import EXIT_INTERRUPTED, EXIT_OK
 from smlm_pb.cli.progress import note, show_progress
+from smlm_pb.cli.train_data import add_data_options, learns_from_data, propose_from_data, refuse_data_options
 from smlm_pb.cli.train_like import add_like_options, propose, refuse_like_options
 from smlm_pb.errors import ConfigurationError
 
@@ -35,6 +36,9 @@ uses. Ctrl-C ends the training early and keeps the best model so far.
 With --like MOVIE there is no file to write: the ranges are measured from the movie with a model that is there, real
 frames are shown beside simulated ones in DIR/likeness.png, and when you agree, that model is trained on for some
 minutes. DIR/experiment.yaml holds what was decided, to be changed and trained from as any other.
+
+With --labels TABLE --movie MOVIE the network learns from positions that another program, a hand or another channel has
+given, each with its own error; with --counts CSV --movie MOVIE from numbers of molecules alone.
 """
 
 _EPILOG = """\
@@ -46,6 +50,9 @@ a small experiment file:
 
 a model for one's own movies:
   smlm-pb train --like movie.tif --out runs/mine --offset-adu 100 --e-per-adu 0.45
+
+a model that learns from the table of another program:
+  smlm-pb train --labels thunderstorm.csv --movie movie.tif --from default --out runs/mine
 """
 
 
@@ -57,7 +64,7 @@ def add_parser(subparsers: Any) -> None:
         type=existing_file,
         nargs="?",
         metavar="EXPERIMENT",
-        help="experiment file (YAML); or --like MOVIE",
+        help="experiment file (YAML); or --like, --labels or --counts",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run; made if missing")
     parser.add_argument(
@@ -70,6 +77,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="MIN",
         help="stop after this time with a checkpoint, to be continued with --resume",
     )
+    add_data_options(parser)
     add_like_options(parser)
 
 
@@ -77,6 +85,10 @@ def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
     from smlm_pb.training import Experiment
 
+    if learns_from_data(args):
+        path = propose_from_data(args)
+        return EXIT_OK if path is None else _train(Experiment.from_yaml(path), path, args)
+    refuse_data_options(args)
     if args.like is None:
         refuse_like_options(args)
         if args.experiment is None:
@@ -133,6 +145,8 @@ def _train(experiment: Experiment, path: Path, args: argparse.Namespace) -> int:
 
 
 def _scores(result: ValidationResult) -> str:
+    if result.counts_only:
+        return f"counts agree to {100 * result.jaccard:.1f} % at threshold {result.threshold:g}"
     # Without a single hit there is no error to speak of.
     error, pull = (math.nan if value is None else value for value in (result.rmse_px, result.pull))
     return (

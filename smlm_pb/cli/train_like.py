@@ -43,10 +43,18 @@ def add_like_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("a model for one's own movies")
     group.add_argument("--like", metavar="MOVIE", help="fine-tune a model for movies like this one")
     group.add_argument(
-        "--from", dest="start", metavar="NAME|DIR", help="model to measure with and to start from (default: default)"
+        "--from",
+        dest="start",
+        metavar="NAME|DIR",
+        help="model to start from (default: default; a new network with --labels or --counts)",
     )
     group.add_argument("--name", metavar="NAME", help="name of the new model (default: like- and the movie's name)")
-    group.add_argument("--steps", type=positive_int, metavar="N", help="length of the training (default: 1500)")
+    group.add_argument(
+        "--steps",
+        type=positive_int,
+        metavar="N",
+        help="length of the training (default: 1500; 3000 from labels or counts, 1000 with --labels and --from)",
+    )
     group.add_argument("--seed", type=non_negative_int, metavar="N", help="seed of all randomness (default: 0)")
     group.add_argument(
         "--psf-sigma-px",
@@ -117,7 +125,9 @@ def refuse_like_options(args: argparse.Namespace) -> None:
     for name in _LIKE_ONLY:
         if getattr(args, name) not in (None, False):
             option = {"start": "from"}.get(name, name).replace("_", "-")
-            raise ConfigurationError(f"--{option} goes with --like MOVIE; the experiment file decides everything else.")
+            raise ConfigurationError(
+                f"--{option} goes with --like, --labels or --counts; the experiment file decides everything else."
+            )
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -23,7 +23,7 @@ from torch import Tensor
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.losses import count_negative_log_likelihood
 from smlm_pb.movies import open_movie
-from smlm_pb.networks import PointField
+from smlm_pb.networks import OffsetRegressionNetwork, PointField
 from smlm_pb.networks.offset_regression import SIGMA_RANGE_PX
 from smlm_pb.simulation.scenes import Scene
 from smlm_pb.training.batches import Batch, collate
@@ -32,7 +32,7 @@ from smlm_pb.training.movie_crops import MovieFrames, Window, load_frames
 from smlm_pb.training.validation import THRESHOLDS, ValidationResult
 
 if TYPE_CHECKING:
-    from smlm_pb.networks import OffsetRegressionNetwork
+    from smlm_pb.networks import PointNetwork
     from smlm_pb.training.experiment import Experiment
 
 #: Symmetries that keep the shape of a window that is not square.
@@ -80,7 +80,7 @@ class CountedMovie:
         """One batch."""
         return self._draw(rng, self.learn, self.experiment.batch_size)
 
-    def judge(self, network: OffsetRegressionNetwork, device: torch.device) -> ValidationResult:
+    def judge(self, network: PointNetwork, device: torch.device) -> ValidationResult:
         """Score a network on windows of the frames that are not learned from."""
         settings = self.experiment.validation
         rng = np.random.default_rng(settings.seed)

@@ -12,15 +12,18 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from smlm_pb.errors import ConfigurationError
+from smlm_pb.networks import OffsetRegressionNetwork
 from smlm_pb.simulation.scenes import draw_scene
 from smlm_pb.training.batches import Batch, collate
 from smlm_pb.training.counted_movie import CountedMovie, read_out_cells
 from smlm_pb.training.labelled_movie import LabelledMovie
+from smlm_pb.training.methods import DEFAULT_METHOD
 from smlm_pb.training.unlabelled_movie import UnlabelledMovie
 from smlm_pb.training.validation import ValidationResult, validate, validation_scenes
 
 if TYPE_CHECKING:
-    from smlm_pb.networks import OffsetRegressionNetwork
+    from smlm_pb.networks import PointNetwork
     from smlm_pb.training.experiment import Experiment
 
 
@@ -30,7 +33,7 @@ class CropSource(Protocol):
     def draw(self, rng: np.random.Generator) -> Batch:
         """One batch."""
 
-    def judge(self, network: OffsetRegressionNetwork, device: torch.device) -> ValidationResult:
+    def judge(self, network: PointNetwork, device: torch.device) -> ValidationResult:
         """Score a network; the same crops each time."""
 
 
@@ -46,7 +49,7 @@ class SimulatedScenes:
         experiment = self.experiment
         return collate([draw_scene(rng, self.settings, experiment.crop_px) for _ in range(experiment.batch_size)])
 
-    def judge(self, network: OffsetRegressionNetwork, device: torch.device) -> ValidationResult:
+    def judge(self, network: PointNetwork, device: torch.device) -> ValidationResult:
         """Score a network on scenes it never saw."""
         tolerance_px = self.experiment.validation.tolerance_px
         return validate(network, self.unseen, tolerance_px=tolerance_px, device=device)
@@ -60,9 +63,20 @@ def open_source(experiment: Experiment) -> CropSource:
     MovieError, TableError, ConfigurationError
         When the movie, a table or a setting cannot be used.
     """
-    if experiment.data is None:
+    data = experiment.data
+    counted = data is not None and data.counts is not None
+    if experiment.method != DEFAULT_METHOD and (counted or experiment.consistency is not None):
+        raise ConfigurationError(
+            f"method = '{experiment.method}' does not learn from {'counts' if counted else 'consistency'}: leave it "
+            "out, or learn from labels."
+        )
+    if experiment.scene_settings().context_frames and (data is not None or experiment.consistency is not None):
+        raise ConfigurationError(
+            "scenes.context_frames = 1 goes with simulated scenes only: set it to 0, or leave out data and consistency."
+        )
+    if data is None:
         return SimulatedScenes(experiment)
-    return LabelledMovie(experiment) if experiment.data.labels else CountedMovie(experiment)
+    return LabelledMovie(experiment) if data.labels else CountedMovie(experiment)
 
 
 class SourceBatches(Dataset[Batch]):
@@ -83,7 +97,8 @@ class SourceBatches(Dataset[Batch]):
         return batch._replace(views=self.unlabelled.draw(np.random.default_rng([self.seed, number, 2])))
 
 
-def prepare_network(network: OffsetRegressionNetwork, experiment: Experiment) -> None:
+def prepare_network(network: PointNetwork, experiment: Experiment) -> None:
     """Silence the outputs of an untrained network that this kind of data cannot teach."""
-    if experiment.data is not None and experiment.data.counts is not None and experiment.start_from is None:
+    counted = experiment.data is not None and experiment.data.counts is not None
+    if counted and experiment.start_from is None and isinstance(network, OffsetRegressionNetwork):
         read_out_cells(network)

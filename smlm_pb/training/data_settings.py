@@ -46,6 +46,7 @@ class LabelTable(_Section):
     """Positions of molecules of the movie, by one program or person."""
 
     table: str = Field(description="path of the table, in any known format")
+    format: str | None = Field(None, description="its format; recognised by its content if left out")
     sigma_px: float = Field(
         0.0, ge=0, le=5, description="error of this source's positions per axis (registration, clicking), px"
     )
@@ -63,6 +64,7 @@ class LabelTable(_Section):
 class DataSettings(MovieSettings):
     """A movie with positions or counts from elsewhere, from which the network learns."""
 
+    pixel_size_nm: float | None = Field(None, gt=0, description="pixel size, for tables in nm that do not tell it")
     labels: tuple[LabelTable, ...] = Field((), description="tables of positions; each crop follows one of them")
     counts: str | None = Field(None, description="CSV with frame,count or frame,y0,x0,y1,x1,count")
     held_out: float = Field(0.15, gt=0, lt=1, description="share of the frames, the last ones, kept for validation")

@@ -20,7 +20,7 @@ from smlm_pb.training.validation import ValidationResult, validate
 
 if TYPE_CHECKING:
     from smlm_pb.localizations import Localizations
-    from smlm_pb.networks import OffsetRegressionNetwork
+    from smlm_pb.networks import PointNetwork
     from smlm_pb.training.experiment import Experiment
 
 Float32Array = npt.NDArray[np.float32]
@@ -136,7 +136,7 @@ class LabelledMovie:
         batch = collate([*(scene for scene, _ in crops), *scenes])
         return batch._replace(label_sigma=torch.from_numpy(np.concatenate([*(sigma for _, sigma in crops), *exact])))
 
-    def judge(self, network: OffsetRegressionNetwork, device: torch.device) -> ValidationResult:
+    def judge(self, network: PointNetwork, device: torch.device) -> ValidationResult:
         """Score a network on crops of the frames that are not learned from."""
         settings = self.experiment.validation
         rng = np.random.default_rng(settings.seed)
@@ -157,7 +157,7 @@ def load_labels(data: DataSettings, source: LabelTable) -> Labels:
     TableError
         When the table does not fit the movie.
     """
-    table = read_table(source.table)
+    table = read_table(source.table, source.format, pixel_size_nm=data.pixel_size_nm)
     if not len(table):
         raise TableError(f"{source.table} holds no positions: there is nothing to learn from.")
     wanted = np.unique(table["frame"]).astype(np.int64) if source.frames == "labelled" else None

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.losses import poisson_binomial_log_pmf
-from smlm_pb.networks import OffsetRegressionNetwork
+from smlm_pb.networks import PointNetwork
 from smlm_pb.training.data_settings import ConsistencySettings
 from smlm_pb.training.movie_crops import draw_window, load_frames, turned
 
@@ -85,13 +85,13 @@ def thinned(rng: np.random.Generator, electrons: npt.NDArray[np.float32], keep: 
 
 
 def consistency_loss(
-    network: OffsetRegressionNetwork, views: Views, settings: ConsistencySettings, *, progress: float
+    network: PointNetwork, views: Views, settings: ConsistencySettings, *, progress: float
 ) -> dict[str, Tensor]:
     """How unlike the counts of the two views are, tile by tile.
 
     Parameters
     ----------
-    network : OffsetRegressionNetwork
+    network : PointNetwork
         In training.
     views : Views
         From :meth:`UnlabelledMovie.draw`.
