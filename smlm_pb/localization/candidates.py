@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ import numpy.typing as npt
 from smlm_pb.columns import COLUMN_BY_NAME, CORE_COLUMNS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from smlm_pb.networks import PointField
+    from smlm_pb.networks.inference import FixedWidthNetwork
 
 #: Candidates below this probability are not listed.
 DEFAULT_FLOOR = 0.05
@@ -56,31 +60,123 @@ def select_candidates(
         Positions in frame coordinates; those outside the frame, [-0.5, size - 0.5), are left out, because a
         molecule there belongs to what the camera did not see.
     """
-    import torch
+    from smlm_pb.networks import PointField
 
     height, width = field.logit.shape[-2:]
-    probability = torch.sigmoid(field.logit)
-    above = probability >= floor
     # Pixel by pixel, the candidates of one pixel beside each other.
-    item, row, column, candidate = torch.nonzero(above.permute(0, 2, 3, 1), as_tuple=True)
-    chosen = (item, candidate, row, column)
-    x, y = column + field.dx[chosen], row + field.dy[chosen]
+    listed = field.logit.permute(0, 2, 3, 1) >= _smallest_logit(floor)
+    item, row, column, candidate = listed.nonzero(as_tuple=True)
+    values = PointField._make([*(m[item, candidate, row, column] for m in field[:-1]), field[-1][item, row, column]])
+    return _collect(
+        _Chosen(item, row, column, values), (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor
+    )
+
+
+def list_candidates(
+    network: FixedWidthNetwork,
+    electrons: Tensor,
+    psf_sigma_px: Tensor,
+    *,
+    tile_px: int,
+    first_frame: int,
+    floor: float = DEFAULT_FLOOR,
+    excess_noise_factor: float = 1.0,
+) -> Candidates:
+    """Predict frames and list the candidates above the floor: what others would be is not computed.
+
+    Parameters
+    ----------
+    network : FixedWidthNetwork
+        The network.
+    electrons : Tensor (batch, 1, height, width)
+        Consecutive frames, photo-electrons.
+    psf_sigma_px : Tensor (batch,)
+        PSF width, px.
+    tile_px : int
+        Larger frames are cut into tiles of this side, px.
+    first_frame, floor, excess_noise_factor
+        As for :func:`select_candidates`.
+
+    Returns
+    -------
+    Candidates
+        As :func:`select_candidates` of the whole prediction, up to rounding.
+    """
+    from smlm_pb.networks.tiling import predict_tiled, tiles_of
+
+    if not network.is_lazy:
+        field = predict_tiled(network, electrons, psf_sigma_px, tile_px=tile_px)
+        return select_candidates(field, first_frame=first_frame, floor=floor, excess_noise_factor=excess_noise_factor)
+    height, width = electrons.shape[-2:]
+    parts = []
+    for tile in tiles_of(height, width, tile_px, network.radius):
+        features = network.features(electrons[tile.region])[tile.keep].permute(0, 2, 3, 1)
+        logits = network.logits(features)
+        item, row, column, candidate = (logits >= _smallest_logit(floor)).nonzero(as_tuple=True)
+        values = network.read(features[item, row, column], candidate)
+        parts.append(_Chosen(item, row + tile.top, column + tile.left, values))
+    chosen = parts[0] if len(parts) == 1 else _in_order(parts, height, width)
+    return _collect(chosen, (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor)
+
+
+class _Chosen(NamedTuple):
+    """Some candidates (m,) of a batch, on the device of the network."""
+
+    item: Tensor
+    row: Tensor
+    column: Tensor
+    values: PointField
+
+
+def _smallest_logit(floor: float) -> float:
+    """What is below is neither listed nor counted; a little less, since the probability decides."""
+    smallest = min(floor, _NEGLIGIBLE)
+    return math.log(smallest / (1 - smallest)) - 1e-3 if smallest > 0 else -math.inf
+
+
+def _in_order(parts: list[_Chosen], height: int, width: int) -> _Chosen:
+    """Join what tiles hold, ordered by frame, row and column; candidates of one pixel stay in their order."""
+    import torch
+
+    from smlm_pb.networks import PointField
+
+    item, row, column = (torch.cat([getattr(part, name) for part in parts]) for name in ("item", "row", "column"))
+    values = PointField(*(torch.cat(maps) for maps in zip(*(part.values for part in parts), strict=True)))
+    order = torch.argsort((item * height + row) * width + column, stable=True)
+    return _Chosen(item[order], row[order], column[order], PointField(*(m[order] for m in values)))
+
+
+def _collect(
+    chosen: _Chosen, shape: tuple[int, int], first_frame: int, floor: float, *, excess_noise_factor: float
+) -> Candidates:
+    """Rows of the candidates that are listed; everything leaves the device in one piece."""
+    import torch
+
+    item, row, column, at = chosen
+    height, width = shape
+    probability = torch.sigmoid(at.logit)
+    x, y = column + at.dx, row + at.dy
     inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     values = {
-        "frame": item + first_frame,
         "x": x,
         "y": y,
-        "photons": field.log_photons[chosen].exp() * excess_noise_factor,
-        "background": field.background[item, row, column] * excess_noise_factor,
-        "sigma_x": field.log_sigma_x[chosen].exp(),
-        "sigma_y": field.log_sigma_y[chosen].exp(),
-        "probability": probability[chosen],
+        "photons": at.log_photons.exp() * excess_noise_factor,
+        "background": at.background * excess_noise_factor,
+        "sigma_x": at.log_sigma_x.exp(),
+        "sigma_y": at.log_sigma_y.exp(),
+        "probability": probability,
     }
-    rows = np.empty(int(inside.sum()), CANDIDATE_DTYPE)
-    for name, value in values.items():
-        rows[name] = value[inside].cpu().numpy()
-    unlisted = probability[(probability >= _NEGLIGIBLE) & ~above]
-    return Candidates(rows, float(unlisted.double().sum() if unlisted.device.type != "mps" else unlisted.sum()))
+    # Batches are far smaller than 2²⁴ frames: their numbers are exact in float32.
+    table = torch.stack((item.to(probability.dtype), inside.to(probability.dtype), *values.values())).cpu().numpy()
+    columns = dict(zip(values, table[2:], strict=True))
+    above = columns["probability"] >= np.float32(floor)
+    kept = np.flatnonzero(above & (table[1] > 0))
+    rows = np.empty(len(kept), CANDIDATE_DTYPE)
+    rows["frame"] = table[0].take(kept).astype(np.int64) + first_frame
+    for name, column_values in columns.items():
+        rows[name] = column_values.take(kept)
+    unlisted = columns["probability"][~above & (columns["probability"] >= np.float32(_NEGLIGIBLE))]
+    return Candidates(rows, float(unlisted.sum(dtype=np.float64)))
 
 
 def join_candidates(parts: list[Candidates]) -> Candidates:

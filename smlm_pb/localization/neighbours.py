@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Frames are this far apart as a third coordinate: beyond any reach within a frame, px.
 _FRAME_STEP = 1e4
+#: Cells for every row up to which it is quicker to count all of them than to search for some.
+_CELLS_PER_ROW = 30
 
 
 def places(rows: Any) -> npt.NDArray[np.float64]:
@@ -61,17 +63,37 @@ def pairs_within(rows: Any, reach_px: float) -> tuple[npt.NDArray[np.intp], npt.
     stride, lines = int(column.max()) + 3, int(line.max()) + 2
     cell = ((frame - frame.min()) * lines + line) * stride + column + 1
     order = np.argsort(cell, kind="stable")
-    cell = cell.take(order)
-    own = np.arange(n)
-    # To the right in the own line, and the three cells of the next line: everyone else finds this row themselves.
-    ends = np.searchsorted(cell, np.concatenate((cell + 1, cell + stride + 1)), side="right")
-    starts = np.concatenate((own + 1, np.searchsorted(cell, cell + stride - 1, side="left")))
-    lengths = ends - starts
-    first = np.concatenate((own, own)).repeat(lengths)
-    second = np.arange(len(first))
-    second += (starts - np.cumsum(lengths) + lengths).repeat(lengths)
+    starts, ends = _ranges(cell.take(order), stride)
+    pair, second = _expand(starts, ends)
+    first = np.where(pair < n, pair, pair - n)
     near = np.flatnonzero(squared_distance(x.take(order), y.take(order), first, second) <= reach_px**2)
     return order.take(first.take(near)), order.take(second.take(near))
+
+
+def _ranges(cell: npt.NDArray[np.int64], stride: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Where the neighbours of each row begin and end: to its right in its own line (n), and in the next line (n).
+
+    Everyone else finds this row themselves.
+    """
+    own, last = np.arange(len(cell)), int(cell[-1]) + stride + 2
+    # Cells are counted where there are not too many of them for that, and searched for elsewhere.
+    if last < _CELLS_PER_ROW * len(cell):
+        at = np.zeros(last + 1, np.int64)
+        np.cumsum(np.bincount(cell, minlength=last), out=at[1:])
+        right, start, end = (at.take(cell + step) for step in (2, stride - 1, stride + 2))
+    else:
+        right, start, end = (np.searchsorted(cell, cell + step) for step in (2, stride - 1, stride + 2))
+    return np.concatenate((own + 1, start)), np.concatenate((right, end))
+
+
+def _expand(
+    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """All members of some ranges: the number of the range, and the member."""
+    until = np.cumsum(ends - starts)
+    total = int(until[-1])
+    number = np.cumsum(np.bincount(until[:-1], minlength=total)[:total])
+    return number, np.arange(total) + (ends - until).take(number)
 
 
 def squared_distance(

@@ -1,23 +1,27 @@
-"""Movie → blocks → photo-electrons → network → candidates, one block at a time, each stage ahead of the next.
+"""Movie → blocks → photo-electrons → network → candidates, each stage ahead of the next.
 
-Reading runs in one thread, the network in a second, and whatever is done with the candidates in the caller's, so that
-disk, processor and graphics card work at the same time. At most a few blocks are in memory.
+Reading runs in one thread, and whatever is done with the candidates in the caller's. In between, every processor core
+has a thread of its own that takes a block all the way from camera values to candidates: cores that share a block wait
+for each other at every layer, and all but one of them idle while candidates are put together. A graphics card has
+several threads, each with a stream of its own, so that one copies while another computes. Blocks come out in the order
+of time, and at most a few are in memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.candidates import Candidates, join_candidates, select_candidates
+from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates
 from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
-from smlm_pb.localization.prefetch import Prefetch
+from smlm_pb.localization.prefetch import Prefetch, Workers
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.significance import lone_significance
 from smlm_pb.localization.threads import fit_threads
@@ -44,6 +48,12 @@ _GPU_BLOCK_PX = 1 << 22
 _GPU_TILE_PX = 1024
 #: A frame this much wider than a tile is still predicted whole: the margins of tiles would cost more.
 _WHOLE_FRAME_FACTOR = 1.2
+#: Threads that feed one graphics card: one copies, one computes, one puts candidates together.
+_THREADS_PER_CARD = 3
+#: Of larger frames two are in work at a time, not one for every core: they take much memory, and long to stop.
+_LARGE_FRAME_PX = 1 << 17
+#: Candidates that are put together at a time: what belongs to them fits in the cache.
+_PORTION_ROWS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -148,31 +158,71 @@ def find_candidates(
     MovieError
         When frames cannot be read or hold values that are no numbers.
     """
+    import torch
+
     plan = plan or plan_work(movie.height, movie.width, model.device)
-    fit_threads(model)
-    finder = CandidateFinder(
-        model,
-        psf_sigma_px=psf_sigma_px,
-        floor=floor,
-        plan=plan,
-        camera=camera,
-        least_significance=least_significance,
-        population=population,
-        precision=precision,
-    )
+    threads = fit_threads(model)
+    n_blocks = -(-(frames[1] - frames[0]) // plan.block_frames)
+    finders = [
+        CandidateFinder(
+            replica,
+            psf_sigma_px=psf_sigma_px,
+            floor=floor,
+            plan=plan,
+            camera=camera,
+            least_significance=least_significance,
+            population=population,
+            precision=precision,
+        )
+        for replica in replicas(model)
+    ]
     with ExitStack() as stack:
-        read = stack.enter_context(Prefetch(_read(movie, camera, frames, plan), _DEPTH))
-        found = (Block(first, first + len(electrons), finder(electrons, first)) for first, electrons in read)
-        yield stack.enter_context(Prefetch(found, _DEPTH))
+        # The threads' own changes of these settings, which hold for the whole process, must not outlast them.
+        stack.enter_context(arithmetic(model.device))
+        stack.callback(torch.set_num_threads, threads)
+        read = stack.enter_context(Prefetch(_read(movie, frames, plan), _DEPTH))
+        if model.device.type == "cpu":
+            large = movie.height * movie.width > _LARGE_FRAME_PX
+            several = max(1, min(2 if large else threads, threads, n_blocks))
+            crew = [_member(finders[0], threads // several)] * several
+        else:
+            crew = [_member(finder, threads) for finder in finders for _ in range(_THREADS_PER_CARD)]
+        yield stack.enter_context(Workers(read, crew, _DEPTH))
 
 
-def _read(
-    movie: Movie, camera: Camera, frames: tuple[int, int], plan: Plan
-) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
-    """Blocks of effective photo-electrons (n, height, width), on which photon noise has variance = mean."""
+def _read(movie: Movie, frames: tuple[int, int], plan: Plan) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Blocks of camera values, with the number of their first frame."""
     for first, block in iterate_blocks(movie, *frames, plan.block_frames):
         check_block(block, first, movie.name)
-        yield first, camera.to_electrons(block) / np.float32(camera.excess_noise_factor)
+        yield first, block
+
+
+def _member(finder: CandidateFinder, threads: int) -> Callable[[tuple[int, npt.NDArray[Any]]], Block]:
+    """What one thread does with the blocks that it gets."""
+    import torch
+
+    stream = torch.cuda.Stream(finder.device) if finder.device.type == "cuda" else None
+
+    def work(item: tuple[int, npt.NDArray[Any]]) -> Block:
+        first, adu = item
+        torch.set_num_threads(threads)  # holds for the thread that says it
+        electrons = finder.camera.to_electrons(adu)
+        if finder.camera.excess_noise_factor != 1:
+            electrons /= np.float32(finder.camera.excess_noise_factor)
+        with torch.cuda.stream(stream):  # nothing where there is no stream
+            return Block(first, first + len(adu), finder(electrons, first))
+
+    return work
+
+
+def replicas(model: Model) -> list[Model]:
+    """The model on every device that it may use: ``cuda`` without a number stands for all graphics cards."""
+    import torch
+
+    if model.device.type != "cuda" or model.device.index is not None:
+        return [model]
+    devices = [torch.device("cuda", number) for number in range(max(1, torch.cuda.device_count()))]
+    return [replace(model, network=copy.deepcopy(model.network).to(device), device=device) for device in devices]
 
 
 class CandidateFinder:
@@ -203,7 +253,7 @@ class CandidateFinder:
         from smlm_pb.camera import Camera
         from smlm_pb.networks.inference import FixedWidthNetwork
 
-        self._device, self._plan, self._camera = model.device, plan, camera or Camera()
+        self.device, self.camera, self._plan = model.device, camera or Camera(), plan
         self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
         self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
         with arithmetic(model.device):
@@ -220,35 +270,53 @@ class CandidateFinder:
             Frame number of the first frame.
         """
         step = self._plan.batch_frames
-        return join_candidates(
-            [
-                self._in_batch(electrons[start : start + step], first_frame + start)
-                for start in range(0, len(electrons), step)
-            ]
-        )
+        with arithmetic(self.device):
+            listed = join_candidates(
+                [
+                    self._in_batch(electrons[start : start + step], first_frame + start)
+                    for start in range(0, len(electrons), step)
+                ]
+            )
+        parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
+        return join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
 
     def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int) -> Candidates:
         import torch
 
-        from smlm_pb.networks import predict_tiled
+        batch = torch.from_numpy(frames[:, None])
+        if self.device.type == "cuda":  # from pinned memory the copy goes on beside what other streams compute
+            batch = batch.pin_memory()
+        return list_candidates(
+            self._network,
+            batch.to(self.device, non_blocking=True),
+            torch.full((len(batch),), self._psf_sigma_px, device=self.device),
+            tile_px=self._plan.tile_px,
+            first_frame=first_frame,
+            floor=min(self._floor, SHARE_FLOOR),
+            excess_noise_factor=self.camera.excess_noise_factor,
+        )
 
-        with arithmetic(self._device):
-            batch = torch.from_numpy(frames[:, None]).to(self._device)
-            sigma = torch.full((len(batch),), self._psf_sigma_px, device=self._device)
-            field = predict_tiled(self._network, batch, sigma, tile_px=self._plan.tile_px)
-            listed = select_candidates(
-                field,
-                first_frame=first_frame,
-                floor=min(self._floor, SHARE_FLOOR),
-                excess_noise_factor=self._camera.excess_noise_factor,
-            )
-        found = _one_per_molecule(listed, self._floor, self._calibration, self._psf_sigma_px, self._camera)
+    def _finish(self, rows: npt.NDArray[Any], electrons: npt.NDArray[np.float32], first_frame: int) -> Candidates:
+        """One candidate per molecule of some whole frames, without those that are not significant."""
+        found = _one_per_molecule(
+            Candidates(rows, 0.0), self._floor, self._calibration, self._psf_sigma_px, self.camera
+        )
         if self._least_significance <= 0:
             return found
         significance = lone_significance(
-            found.rows, frames, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self._camera
+            found.rows, electrons, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self.camera
         )
         return found._replace(rows=found.rows[significance >= self._least_significance])
+
+
+def _portions(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Rows of whole frames, some thousands at a time."""
+    start = 0
+    while start < len(rows):
+        last = rows["frame"][min(start + _PORTION_ROWS, len(rows)) - 1]
+        stop = int(np.searchsorted(rows["frame"], last, side="right"))
+        yield rows[start:stop]
+        start = stop
 
 
 def _one_per_molecule(

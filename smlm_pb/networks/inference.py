@@ -10,7 +10,7 @@ from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
 from smlm_pb.networks.build import PointNetwork
 from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.field import PointField
-from smlm_pb.networks.offset_regression import scale_image
+from smlm_pb.networks.offset_regression import OffsetRegressionNetwork, scale_image
 from smlm_pb.population import Population
 
 _BFLOAT16 = "bfloat16"
@@ -61,12 +61,46 @@ class FixedWidthNetwork:
             with torch.autocast(electrons.device.type, self._dtype, enabled=self._precision == _BFLOAT16):
                 field: PointField = self._network(electrons, psf_sigma_px)
             return field
+        return self._network.read_out(self.features(electrons))
+
+    @property
+    def is_lazy(self) -> bool:
+        """Whether chosen pixels can be read out: the last layer sees one pixel at a time."""
+        one_by_one = isinstance(self._network, OffsetRegressionNetwork) and self._network.head.kernel_size == (1, 1)
+        return one_by_one and self._blocks is not None
+
+    def features(self, electrons: Tensor) -> Tensor:
+        """What the last layer sees: ``(batch, channels, height, width)``, float32, channels last in memory."""
         backbone = self._network.backbone
         assert isinstance(backbone, ResidualBackbone)
+        assert self._blocks is not None
         features = backbone.stem(scale_image(electrons).contiguous(memory_format=torch.channels_last))
         for block in self._blocks:
             features += block(features)
-        return self._network.read_out(functional.silu(features, inplace=True))
+        return functional.silu(features, inplace=True)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Existence logits ``(..., n)`` of the candidates of pixels with features ``(..., channels)``."""
+        network, weight, bias = self._head()
+        n = network.n_candidates
+        return functional.linear(features, weight[:n], bias[:n])
+
+    def read(self, features: Tensor, candidate: Tensor) -> PointField:
+        """Chosen candidates, by their pixels' features ``(m, channels)`` and their numbers within the pixel ``(m,)``.
+
+        Nine of ten pixels hold nothing, and what the head says of those need not be computed.
+        """
+        network, weight, bias = self._head()
+        raw = functional.linear(features, weight, bias)
+        maps = torch.unflatten(raw[:, :-1], 1, (-1, network.n_candidates))
+        own = maps.gather(2, candidate[:, None, None].expand(-1, maps.shape[1], 1))[:, :, 0]
+        return network.interpret(own.unbind(1), raw[:, -1])
+
+    def _head(self) -> tuple[OffsetRegressionNetwork, Tensor, Tensor]:
+        network = self._network
+        assert isinstance(network, OffsetRegressionNetwork)
+        assert network.head.bias is not None
+        return network, network.head.weight[:, :, 0, 0], network.head.bias
 
 
 class _FoldedBlock:

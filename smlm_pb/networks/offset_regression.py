@@ -7,6 +7,7 @@ by the background.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -108,7 +109,11 @@ class OffsetRegressionNetwork(nn.Module):
         with torch.autocast(features.device.type, enabled=False):
             raw = self.head(features.float())
         n = self.n_candidates
-        logit, dy, dx, sigma_y, sigma_x, photons = (raw[:, k * n : (k + 1) * n] for k in range(_MAPS_PER_CANDIDATE))
+        return self.interpret([raw[:, k * n : (k + 1) * n] for k in range(_MAPS_PER_CANDIDATE)], raw[:, -1])
+
+    def interpret(self, maps: Sequence[Tensor], background: Tensor) -> PointField:
+        """Candidates from what the head says, value by value: of every pixel, or of chosen ones."""
+        logit, dy, dx, sigma_y, sigma_x, photons = maps
         low, high = (math.log(s) for s in SIGMA_RANGE_PX)
         return PointField(
             logit=logit,
@@ -117,5 +122,5 @@ class OffsetRegressionNetwork(nn.Module):
             log_sigma_y=low + (high - low) * torch.sigmoid(sigma_y),
             log_sigma_x=low + (high - low) * torch.sigmoid(sigma_x),
             log_photons=math.log(_TYPICAL_PHOTONS) + photons,
-            background=torch.nn.functional.softplus(2 * raw[:, -1]).square() * 4.0,
+            background=torch.nn.functional.softplus(2 * background).square() * 4.0,
         )
