@@ -9,7 +9,9 @@ from pydantic import ValidationError
 from smlm_pb.devices import choose_device
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.networks import NetworkSettings, PointField, build_network, predict_tiled
-from smlm_pb.networks.offset_regression import SIGMA_RANGE_PX, scale_image
+from smlm_pb.networks.context import scale_image
+from smlm_pb.networks.inference import FixedWidthNetwork
+from smlm_pb.networks.offset_regression import SIGMA_RANGE_PX
 
 SMALL = {"channels": 8, "blocks": 3}
 
@@ -243,3 +245,42 @@ def test_the_same_on_a_graphics_card(network):
         expected = network(image, sigma)
         found = network.cuda()(image.cuda(), sigma.cuda())
     assert_same([values.cpu() for values in found], expected, tolerance=2e-2)
+
+
+@pytest.fixture
+def seeing_neighbours():
+    torch.manual_seed(3)
+    network = build_network(NetworkSettings(channels=16, blocks=2, context_frames=1)).eval()
+    for block in network.backbone.blocks:
+        block.second.weight.data = 0.2 * torch.randn(block.second.weight.shape)
+    return network
+
+
+@torch.inference_mode()
+def test_neighbouring_frames_matter_and_their_absence_is_known(seeing_neighbours):
+    frames = 50 * torch.rand(2, 3, 16, 16)
+    width = torch.full((2,), 1.2)
+    both = seeing_neighbours(frames, width).logit
+    alone = seeing_neighbours(frames[:, 1:2], width).logit
+    missing = frames.clone()
+    missing[:, [0, 2]] = torch.nan
+    torch.testing.assert_close(seeing_neighbours(missing, width).logit, alone)
+    assert (both - alone).abs().max() > 1e-3
+    dark = frames.clone()
+    dark[:, [0, 2]] = 0  # a dark frame is not a missing one
+    assert (seeing_neighbours(dark, width).logit - alone).abs().max() > 1e-3
+    swapped = seeing_neighbours(frames.flip(1), width).logit
+    assert (both - swapped).abs().max() > 1e-4
+
+
+@torch.inference_mode()
+def test_folded_weights_see_neighbouring_frames(seeing_neighbours):
+    frames = 50 * torch.rand(2, 3, 16, 16)
+    width = torch.full((2,), 1.2)
+    folded = FixedWidthNetwork(seeing_neighbours, 1.2)(frames, width)
+    torch.testing.assert_close(folded.logit, seeing_neighbours(frames, width).logit, rtol=1e-4, atol=1e-4)
+
+
+def test_frames_around_need_offsets():
+    with pytest.raises(ValidationError, match="context_frames = 1"):
+        NetworkSettings(context_frames=1, read_out="peaks", upsampling=4)

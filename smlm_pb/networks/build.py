@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smlm_pb.networks.backbones import Backbone, PaperBackbone, ResidualBackbone
+from smlm_pb.networks.context import image_channels
 from smlm_pb.networks.gaussian_fits import GaussianFits
 from smlm_pb.networks.local_maxima import LocalMaxima
 from smlm_pb.networks.map_network import Finder, MapNetwork
@@ -15,9 +16,6 @@ from smlm_pb.networks.watershed import Watershed
 
 #: Ways from the features to positions.
 ReadOut = Literal["offsets", "peaks", "blurred-peaks", "probability-peaks", "fits", "watershed"]
-
-_IMAGE_CHANNELS = 2
-
 
 #: Any network that says where molecules are.
 PointNetwork = OffsetRegressionNetwork | MapNetwork
@@ -42,6 +40,9 @@ class NetworkSettings(BaseModel):
         description="what the network is told beside the image: the PSF width, or also how bright and how many the "
         "movie's molecules are",
     )
+    context_frames: int = Field(
+        0, ge=0, le=1, description="frames before and after the one that is looked at, which the network sees too"
+    )
     start_logit: float = Field(-4.0, description="existence logit before training")
     read_out: ReadOut = Field(
         "offsets",
@@ -57,9 +58,13 @@ class NetworkSettings(BaseModel):
     )
 
     @model_validator(mode="after")
-    def _fits_are_drawn_in_camera_pixels(self) -> NetworkSettings:
+    def _fits_together(self) -> NetworkSettings:
         if self.read_out == "fits" and self.upsampling != 1:
             raise ValueError(f"upsampling = {self.upsampling} does not go with read_out = 'fits': set it to 1")
+        if self.context_frames and self.read_out != "offsets":
+            raise ValueError(
+                f"context_frames = {self.context_frames} does not go with read_out = '{self.read_out}': set it to 0"
+            )
         return self
 
 
@@ -77,10 +82,11 @@ def build_network(settings: NetworkSettings) -> PointNetwork:
         With random weights from torch's global generator.
     """
     backbone: Backbone
+    channels = image_channels(settings.context_frames)
     if settings.backbone == "paper":
-        backbone, head_size = PaperBackbone(_IMAGE_CHANNELS), 3
+        backbone, head_size = PaperBackbone(channels), 3
     else:
-        backbone, head_size = ResidualBackbone(_IMAGE_CHANNELS, settings.channels, settings.blocks, settings.told), 1
+        backbone, head_size = ResidualBackbone(channels, settings.channels, settings.blocks, settings.told), 1
     if settings.read_out != "offsets":
         return MapNetwork(backbone, _finder(settings), n_candidates=settings.n_candidates)
     return OffsetRegressionNetwork(
@@ -89,6 +95,7 @@ def build_network(settings: NetworkSettings) -> PointNetwork:
         reach_px=settings.reach_px,
         head_size=head_size,
         start_logit=settings.start_logit,
+        context_frames=settings.context_frames,
     )
 
 

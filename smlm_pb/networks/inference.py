@@ -9,8 +9,9 @@ from torch.nn import functional
 from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
 from smlm_pb.networks.build import PointNetwork
 from smlm_pb.networks.condition import condition_of
+from smlm_pb.networks.context import scale_frames
 from smlm_pb.networks.field import PointField
-from smlm_pb.networks.offset_regression import OffsetRegressionNetwork, scale_image
+from smlm_pb.networks.offset_regression import OffsetRegressionNetwork
 from smlm_pb.population import Population
 
 _BFLOAT16 = "bfloat16"
@@ -74,7 +75,8 @@ class FixedWidthNetwork:
         backbone = self._network.backbone
         assert isinstance(backbone, ResidualBackbone)
         assert self._blocks is not None
-        features = backbone.stem(scale_image(electrons).contiguous(memory_format=torch.channels_last))
+        image = scale_frames(electrons, self._network.context_frames)
+        features = backbone.stem(image.contiguous(memory_format=torch.channels_last))
         for block in self._blocks:
             features += block(features)
         return functional.silu(features, inplace=True)

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from smlm_pb.networks.backbones import Backbone
 from smlm_pb.networks.condition import condition_of
+from smlm_pb.networks.context import scale_image
 from smlm_pb.networks.field import PointField
-from smlm_pb.networks.offset_regression import scale_image
 
 #: Channels of the features on the fine grid.
 _FINE_CHANNELS = 8
@@ -98,6 +98,7 @@ class MapNetwork(nn.Module):
         self.described = nn.Conv2d(backbone.out_channels, 4, 1)
         self.slope = nn.Parameter(torch.tensor(_START_SLOPE))
         self.bias = nn.Parameter(torch.tensor(_START_SLOPE * math.log(2)))
+        self.context_frames = 0
         self.radius = backbone.radius + 2 + finder.margin_px
         with torch.no_grad():
             self.head.weight.mul_(0.1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from smlm_pb.networks.backbones import Backbone
 from smlm_pb.networks.condition import condition_of
+from smlm_pb.networks.context import scale_frames
 from smlm_pb.networks.field import PointField
 
 #: Smallest and largest position standard deviation a candidate can state, px.
@@ -23,24 +24,6 @@ _TYPICAL_PHOTONS = 1500.0
 _TYPICAL_SIGMA_PX = 0.25
 #: By how much the existence logit of a pixel's next candidate starts below the previous one.
 _STAGGER = 2.0
-
-
-def scale_image(electrons: Tensor) -> Tensor:
-    """Photo-electrons to network input: a variance-stabilised and a linear channel, both with fixed scaling.
-
-    Parameters
-    ----------
-    electrons : Tensor (batch, 1, height, width)
-        Photo-electrons (divided by the excess-noise factor for EMCCD cameras).
-
-    Returns
-    -------
-    Tensor (batch, 2, height, width)
-        The square root, in which photon noise has the same size everywhere (Anscombe, 1948), and the light itself,
-        in which overlapping molecules add up. Nothing depends on the content of the image.
-    """
-    root = (electrons + 4.0).clamp_min(0.0).sqrt() - 2.0
-    return torch.cat((0.5 * root, 0.01 * electrons), dim=1)
 
 
 class OffsetRegressionNetwork(nn.Module):
@@ -58,14 +41,24 @@ class OffsetRegressionNetwork(nn.Module):
         Side of the head's convolution (odd).
     start_logit : float
         Existence logit before training, see :func:`smlm_pb.losses.start_logit`.
+    context_frames : int
+        Frames before and after that the network makes use of.
     """
 
     def __init__(
-        self, backbone: Backbone, *, n_candidates: int, reach_px: float, head_size: int, start_logit: float
+        self,
+        backbone: Backbone,
+        *,
+        n_candidates: int,
+        reach_px: float,
+        head_size: int,
+        start_logit: float,
+        context_frames: int = 0,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.n_candidates = n_candidates
+        self.context_frames = context_frames
         self.reach_px = reach_px
         maps = _MAPS_PER_CANDIDATE * n_candidates + 1
         self.head = nn.Conv2d(backbone.out_channels, maps, head_size, padding=head_size // 2)
@@ -87,8 +80,9 @@ class OffsetRegressionNetwork(nn.Module):
 
         Parameters
         ----------
-        electrons : Tensor (batch, 1, height, width)
-            Photo-electrons (divided by the excess-noise factor for EMCCD cameras).
+        electrons : Tensor (batch, 1 or 2 * context_frames + 1, height, width)
+            Photo-electrons (divided by the excess-noise factor for EMCCD cameras); with the frames before and after
+            where there are any, see :func:`smlm_pb.networks.context.scale_frames`.
         psf_sigma_px : Tensor (batch,)
             Standard deviation of the point-spread function, px.
         population : Tensor (batch, 4), optional
@@ -101,7 +95,7 @@ class OffsetRegressionNetwork(nn.Module):
         PointField
             Float32 maps.
         """
-        image = scale_image(electrons).contiguous(memory_format=torch.channels_last)
+        image = scale_frames(electrons, self.context_frames).contiguous(memory_format=torch.channels_last)
         return self.read_out(self.backbone(image, condition_of(psf_sigma_px.to(electrons.dtype), population)))
 
     def read_out(self, features: Tensor) -> PointField:

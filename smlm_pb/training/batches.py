@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -39,7 +40,7 @@ class Views(NamedTuple):
 class Batch(NamedTuple):
     """Scenes and their truth as tensors."""
 
-    #: Effective photo-electrons (batch, 1, height, width).
+    #: Effective photo-electrons (batch, frames, height, width): one frame, or with those before and after.
     electrons: Tensor
     #: Expected background (batch, height, width); NaN where it is not known.
     background: Tensor
@@ -72,7 +73,7 @@ def collate(scenes: Sequence[Scene]) -> Batch:
     counts = [len(scene.x) for scene in scenes]
     position = np.concatenate([np.stack((s.y, s.x), axis=1) for s in scenes]).astype(np.float32)
     return Batch(
-        electrons=torch.from_numpy(np.stack([s.electrons for s in scenes])[:, None]),
+        electrons=torch.from_numpy(np.stack([_frames(s) for s in scenes])),
         background=torch.from_numpy(np.stack([s.background for s in scenes])),
         psf_sigma_px=torch.tensor([s.psf_sigma_px for s in scenes], dtype=torch.float32),
         position=torch.from_numpy(position),
@@ -82,6 +83,14 @@ def collate(scenes: Sequence[Scene]) -> Batch:
             [_UNKNOWN if s.population is None else s.population.values() for s in scenes], dtype=torch.float32
         ),
     )
+
+
+def _frames(scene: Scene) -> npt.NDArray[np.float32]:
+    """The scene's frame, in the middle of those before and after where there are any: (frames, height, width)."""
+    if scene.context is None:
+        return scene.electrons[None]
+    before, after = np.split(scene.context, 2)
+    return np.concatenate((before, scene.electrons[None], after))
 
 
 class SceneBatches(Dataset[Batch]):

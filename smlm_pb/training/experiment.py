@@ -170,7 +170,12 @@ class Experiment(_Section):
         return value
 
     @model_validator(mode="after")
-    def _tiles_fit(self) -> Experiment:
+    def _parts_fit(self) -> Experiment:
+        told = self.scenes.get("context_frames", 0)
+        if told != self.network.context_frames:
+            raise ValueError(
+                f"scenes.context_frames = {told} must equal network.context_frames = {self.network.context_frames}"
+            )
         if self.loss.tile_px > self.crop_px:
             raise ValueError(f"loss.tile_px = {self.loss.tile_px} must not exceed crop_px = {self.crop_px}")
         if self.consistency is not None and self.consistency.tile_px > self.crop_px:
