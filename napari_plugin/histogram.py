@@ -17,7 +17,7 @@ _MARGIN_PX = 6
 _GRAB_PX = 8
 _HANDLE_STEPS = 200
 #: Histograms of more values than this are drawn from an even sample of them.
-_SAMPLE = 200_000
+_SAMPLE = 40_000
 
 
 class RangeHistogram(QWidget):
@@ -58,7 +58,7 @@ class RangeHistogram(QWidget):
 
     def set_values(self, values: npt.NDArray[Any]) -> None:
         """Show the distribution of values; the limits stay."""
-        step = max(1, len(values) // _SAMPLE)
+        step = max(1, -(-len(values) // _SAMPLE))
         sample = np.asarray(values[::step], float)
         sample = sample[np.isfinite(sample)]
         self._log = bool(self._wants_log and len(sample) and np.quantile(sample, 0.01) > 0)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Where nobody knows the camera's pixel size, the image is drawn as if it were this.
 ASSUMED_PIXEL_SIZE_NM = 100.0
+#: Rows of an image that tell how bright it is.
+_SAMPLE_PX = 640
 
 
 def draw_image(table: Localizations, **options: Any) -> Rendering:
@@ -73,9 +75,9 @@ def brightness_limits(image: npt.NDArray[np.float32]) -> tuple[float, float]:
     """Contrast limits with which dim structures are seen and a few bright spots do not blacken the rest."""
     from smlm_pb.analysis.picture import full_brightness
 
-    # An even sample of the rows is enough, and fast for large images.
-    step = max(1, image.shape[0] // 1024)
-    return 0.0, full_brightness(image[::step])
+    # An even sample is enough, and fast for large images.
+    step = max(1, -(-image.shape[0] // _SAMPLE_PX))
+    return 0.0, full_brightness(image[::step, ::step])
 
 
 def as_rgb(image: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:

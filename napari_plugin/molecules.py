@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from napari_plugin.molecule_layers import (
     table_of_layer,
 )
 from napari_plugin.movie_layers import HELPER_KEY, Place
+from napari_plugin.turns import unpainted
 from smlm_pb.localizations import Localizations
 
 #: By then the canvas has drawn what was made visible.
@@ -24,6 +26,8 @@ _SAMPLE = 100_000
 _MOST_IN_PLACE = 60_000
 
 if TYPE_CHECKING:
+    from qtpy.QtWidgets import QWidget
+
     from smlm_pb.analysis.drift import Drift
     from smlm_pb.localization.threshold import Expectation, ProbabilityHistogram
 
@@ -149,16 +153,25 @@ class GrowingPoints:
 
     def __init__(self, viewer: Any, place: Place, empty: Localizations, name: str) -> None:
         self._viewer, self._place, self._name = viewer, place, name
-        arguments = points_arguments(empty, place=place, name=name)
+        self.layer = make_layer(empty, place, name)
         # Until it holds all molecules, it is nothing to filter or to save.
-        arguments["metadata"] = {HELPER_KEY: "running"}
-        self.layer = viewer.add_points(**arguments)
+        self.layer.metadata = {HELPER_KEY: "running"}
         self._shown: tuple[int, int] | None = None
 
     @property
     def is_there(self) -> bool:
         """Whether the user has left the layer in the viewer."""
         return self.layer in self._viewer.layers
+
+    def add(self) -> None:
+        """Add the layer, hidden: drawing it for the first time takes as long as adding it."""
+        self.layer.visible = False
+        self._viewer.layers.append(self.layer)
+
+    def show(self) -> None:
+        """Let it be seen."""
+        if self.is_there:
+            self.layer.visible = True
 
     def frame_on_screen(self) -> int:
         """Number of the movie's frame that is shown."""
@@ -171,37 +184,51 @@ class GrowingPoints:
         self._shown = (frame, len(molecules))
         self.layer.data = point_coordinates(molecules, self._place.ndim, self._place.frame_axis)
 
-    def finish(self, table: Localizations, expectation: dict[str, Any], full: Any = None) -> Molecules:
+    def finish(self, molecules: Molecules, widget: QWidget) -> Generator[None, None, None]:
         """Show all molecules: in the growing layer, or in its place in one that was made beside the screen's thread.
 
         Parameters
         ----------
-        table : Localizations
-            All molecules.
-        expectation : dict
-            Expected figures of the run.
-        full : napari.layers.Points, optional
-            From :func:`layer_of_many`.
-        """
-        if full is None and not self.is_there:
-            full = make_layer(table, self._place, self._name)
-        if full is None:
-            self._fill(table)
-            return Molecules(table, self.layer, self._place, expectation)
-        layers = self._viewer.layers
-        if self.is_there:
-            full.visible = self.layer.visible
-            layers.insert(layers.index(self.layer) + 1, full)
-            remove_safely(self._viewer, self.layer)
-            full.name = self._name
-        else:
-            layers.append(full)
-        return Molecules(table, full, self._place, expectation)
+        molecules : Molecules
+            From :func:`prepare`; they get their layer here.
+        widget : QWidget
+            Any of the window.
 
-    def _fill(self, table: Localizations) -> None:
+        Yields
+        ------
+        None
+            Where the window may live for a moment.
+        """
+        if molecules.layer is None and self.is_there:
+            yield from self._fill(molecules.table)
+            molecules.layer = self.layer
+            return
+        full = make_layer(molecules.table, self._place, self._name) if molecules.layer is None else molecules.layer
+        layers = self._viewer.layers
+        visible = self.layer.visible if self.is_there else True
+        full.visible = False
+        metadata, full.metadata = full.metadata, {HELPER_KEY: "running"}  # whoever listens looks at it once, at the end
+        with unpainted(widget):
+            active = layers.selection.active
+            layers.insert(layers.index(self.layer) + 1 if self.is_there else len(layers), full)
+            yield
+            if active in layers:
+                layers.selection.active = active
+                yield
+            if self.is_there:
+                remove_safely(self._viewer, self.layer)
+                yield
+        yield
+        full.name, full.metadata = self._name, metadata
+        molecules.layer = full
+        if visible and full in layers:
+            full.visible = True
+
+    def _fill(self, table: Localizations) -> Iterator[None]:
         arguments = points_arguments(table, place=self._place)
         for name in ("data", "features", "metadata"):
             setattr(self.layer, name, arguments[name])
+            yield
         # The sizes of new points are those of the points before them, of which there may have been none.
         self.layer.size = arguments["size"]
 
@@ -213,13 +240,33 @@ def make_layer(table: Localizations, place: Place, name: str) -> Any:
     return Points(**points_arguments(table, place=place, name=name))
 
 
-def layer_of_many(table: Localizations, place: Place, name: str) -> Any:
-    """Make the layer where there are so many molecules that giving them to an existing one would take long.
+def prepare(table: Localizations, place: Place, name: str, expectation: dict[str, Any]) -> Molecules:
+    """Make beside the screen's thread what would hold it up.
 
     napari takes 50 ms to give 40 000 points to a layer and 3 s for three million, three times as long as for a new
-    layer, which can be made in any thread.
+    layer, which can be made in any thread: where there are many, they get one.
+
+    Parameters
+    ----------
+    table : Localizations
+        What a run has found.
+    place : Place
+        Where the movie lies.
+    name : str
+        Name of the layer.
+    expectation : dict
+        Expected figures of the run.
+
+    Returns
+    -------
+    Molecules
+        With a layer where there are many, None where they fit into the one that is there; see
+        :meth:`GrowingPoints.finish`.
     """
-    return make_layer(table, place, name) if len(table) > _MOST_IN_PLACE else None
+    layer = make_layer(table, place, name) if len(table) > _MOST_IN_PLACE else None
+    molecules = Molecules(table, layer, place, expectation)
+    molecules.expected(0.5)
+    return molecules
 
 
 def remove_safely(viewer: Any, layer: Any) -> None:

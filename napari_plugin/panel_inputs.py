@@ -57,7 +57,7 @@ class Inputs(QObject):
         panel.search.changed.connect(self.measure)
         panel.search.live_preview.setChecked(bool(remembered("localization", "live_preview")))
         panel.search.live_preview.toggled.connect(self._on_live)
-        panel.search.threshold.threshold_changed.connect(self.preview.set_threshold)
+        panel.search.threshold.threshold_changed.connect(self._on_threshold)
         self._viewer.dims.events.current_step.connect(self._on_step)
 
     # -- what is asked for ---------------------------------------------------------------------------------
@@ -212,6 +212,10 @@ class Inputs(QObject):
         else:
             self._panel.search.preview_note.say("")
             self.preview.end()
+
+    def _on_threshold(self, threshold: float | None) -> None:
+        self.preview.set_threshold(threshold)
+        self.request_preview()  # an automatic threshold also leaves out what a run would
 
     def _on_previewed(self, result: PreviewResult) -> None:
         panel = self._panel

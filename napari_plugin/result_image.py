@@ -140,6 +140,28 @@ class ResultImage(QObject):
         elif (layer := self._existing("plain")) is not None and layer.visible:
             self._viewer.layers.remove(layer)
 
+    def prepare(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
+        """Make the layer of a run that begins, where there is none; :meth:`add` and :meth:`reveal` take it further.
+
+        Making, adding and drawing it for the first time takes napari a tenth of a second each.
+        """
+        self._latest.forget()
+        limits, placement = brightness_limits(image), image_placement(place, grid)
+        if self._existing("plain") is None:
+            self._layers["plain"] = self._make("plain", image, limits, placement, visible=False)
+        else:
+            self._put("plain", image, limits, place, grid)
+
+    def add(self) -> None:
+        """Put the layer into the viewer, where it is not there yet."""
+        if self._existing("plain") is None:
+            self._insert(self._layers["plain"])
+
+    def reveal(self) -> None:
+        """Let the layer be seen."""
+        if (layer := self._existing("plain")) is not None:
+            _set_visible(layer)
+
     def show_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
         """Show the image of a run that goes on."""
         self._latest.forget()
@@ -217,7 +239,11 @@ class ResultImage(QObject):
         layer = self._existing(kind)
         placement = image_placement(place, grid)
         if layer is None:
-            self._layers[kind] = self._add(kind, pixels, limits, placement)
+            active = self._viewer.layers.selection.active
+            self._layers[kind] = self._make(kind, pixels, limits, placement, visible=True)
+            self._insert(self._layers[kind])
+            if active is not None and active in self._viewer.layers:
+                self._viewer.layers.selection.active = active
             return
         layer.data = pixels
         _move(layer, placement)
@@ -231,12 +257,19 @@ class ResultImage(QObject):
                     layer.contrast_limits = wanted
             if layer.colormap.name != self._options.colormap:
                 layer.colormap = self._options.colormap
-        layer.visible = True
+        _set_visible(layer)
 
-    def _add(
-        self, kind: str, pixels: npt.NDArray[Any], limits: tuple[float, float] | None, placement: dict[str, Any]
+    def _make(
+        self,
+        kind: str,
+        pixels: npt.NDArray[Any],
+        limits: tuple[float, float] | None,
+        placement: dict[str, Any],
+        *,
+        visible: bool,
     ) -> Any:
-        active = self._viewer.layers.selection.active
+        from napari.layers import Image
+
         arguments: dict[str, Any]
         if kind == "plain":
             arguments = {
@@ -247,20 +280,21 @@ class ResultImage(QObject):
             }
         else:
             arguments = {"name": f"{_NAME}, in colours", "rgb": True, "blending": "additive"}
-        layer = self._viewer.add_image(pixels, metadata={HELPER_KEY: "image"}, **arguments, **placement)
-        self._move_below_points(layer)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active
-        return layer
+        return Image(pixels, metadata={HELPER_KEY: "image"}, visible=visible, **arguments, **placement)
 
-    def _move_below_points(self, layer: Any) -> None:
+    def _insert(self, layer: Any) -> None:
         """The points stay on top."""
         from napari.layers import Points
 
         layers = self._viewer.layers
-        points = [index for index, other in enumerate(layers) if isinstance(other, Points)]
-        if points and points[0] < layers.index(layer):
-            layers.move(layers.index(layer), points[0])
+        lowest = next((index for index, other in enumerate(layers) if isinstance(other, Points)), len(layers))
+        layers.insert(lowest, layer)
+
+
+def _set_visible(layer: Any) -> None:
+    """Show a layer; napari draws anew also where it is shown already."""
+    if not layer.visible:
+        layer.visible = True
 
 
 def _move(layer: Any, placement: dict[str, Any]) -> None:

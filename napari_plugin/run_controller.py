@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Generator
 from typing import Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_plugin.localize_job import LocalizeJob, RunRequest, RunResult
-from napari_plugin.molecules import GrowingPoints, Molecules, layer_of_many, remove_safely
+from napari_plugin.molecules import GrowingPoints, Molecules, prepare, remove_safely
 from napari_plugin.movie_layers import Place
 from napari_plugin.result_image import ResultImage
+from napari_plugin.turns import Lively, Turns, unpainted
 from smlm_pb.localizations import Localizations
 
 _POLL_MS = 100
@@ -20,6 +22,8 @@ _TIDY_AFTER_MS = 100
 #: The growing image is shown at most this often, and never takes more than this share of the time.
 _IMAGE_EVERY_S = 0.5
 _IMAGE_SHARE = 0.1
+#: By then the result has been drawn for the first time.
+_CALM_AFTER_MS = 2000
 
 
 class RunController(QObject):
@@ -31,24 +35,33 @@ class RunController(QObject):
         The viewer.
     image : ResultImage
         Shows the growing image.
+    panel : QWidget
+        Ends with it.
     """
 
     progressed = Signal(object)
     #: The job, and the molecules; None where there is nothing to show.
     finished = Signal(object, object)
 
-    def __init__(self, viewer: Any, image: ResultImage, parent: QObject | None = None) -> None:
-        super().__init__(parent)
-        self._viewer, self._image = viewer, image
+    def __init__(self, viewer: Any, image: ResultImage, panel: QWidget) -> None:
+        super().__init__(panel)
+        self._viewer, self._image, self._panel = viewer, image, panel
         self._job: LocalizeJob | None = None
         self._worker: Any = None
         self._place = Place()
         self._points: GrowingPoints | None = None
+        self._own_layer: Any = None
         self._next_image_at = 0.0
         self._n_blocks_drawn = 0
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
+        self._turns, self._lively = Turns(self), Lively()
+        self._calm = QTimer(self)
+        self._calm.setSingleShot(True)
+        self._calm.setInterval(_CALM_AFTER_MS)
+        self._calm.timeout.connect(self._lively.end)
         viewer.dims.events.current_step.connect(self._on_step)
+        viewer.layers.events.removing.connect(self._on_removing)
 
     @property
     def running(self) -> bool:
@@ -73,33 +86,48 @@ class RunController(QObject):
         self._job, self._place, self._points, self._name = job, place, None, name
         self._next_image_at = time.monotonic() + _IMAGE_EVERY_S
 
-        def prepare(result: RunResult) -> Any:
-            return layer_of_many(result.candidates, place, name)
+        def made_ready(result: RunResult) -> Molecules:
+            return prepare(result.candidates, place, name, result.expectation)
 
-        job.prepare = prepare
+        job.prepare = made_ready
+        self._calm.stop()
+        self._lively.begin()
         self._timer.start(_POLL_MS)
-        # Adding a layer takes napari a tenth of a second or two: one after the other, and before the run, not in it.
-        self._in_turn(job, self._add_points, self._add_image, self._start_worker)
+        self._turns.start(self._begin(job))
 
-    def _in_turn(self, job: LocalizeJob, *steps: Callable[[LocalizeJob], None]) -> None:
-        def take_step() -> None:
-            if self._job is job and not job.stopping:
-                steps[0](job)
-                self._in_turn(job, *steps[1:])
-
-        if steps:
-            QTimer.singleShot(0, take_step)
-
-    def _add_points(self, job: LocalizeJob) -> None:
+    def _begin(self, job: LocalizeJob) -> Generator[None, None, None]:
+        """Add the layers, then start; adding and drawing one takes napari a tenth of a second, so each in its turn."""
         active = self._viewer.layers.selection.active
         info = job.request.whole or job.request.movie.info
-        self._points = GrowingPoints(self._viewer, self._place, Localizations.empty(info), self._name)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active
+        self._points = points = GrowingPoints(self._viewer, self._place, Localizations.empty(info), self._name)
+        self._own_layer = points.layer
+        pixels = job.empty_image()
+        yield
+        with unpainted(self._panel):
+            points.add()
+            yield
+            self._activate(active)
+            yield
+        yield
+        points.show()
+        yield
+        if pixels is not None and job.grid is not None:
+            self._image.prepare(pixels, job.grid, self._place)
+            yield
+            with unpainted(self._panel):
+                self._image.add()
+                yield
+                self._activate(active)
+                yield
+            yield
+            self._image.reveal()
+            yield
+        self._start_worker(job)
 
-    def _add_image(self, job: LocalizeJob) -> None:
-        if (pixels := job.empty_image()) is not None and job.grid is not None:
-            self._image.show_growing(pixels, job.grid, self._place)
+    def _activate(self, layer: Any) -> None:
+        """A layer that is added becomes the active one; the one before should stay it."""
+        if layer is not None and layer in self._viewer.layers:
+            self._viewer.layers.selection.active = layer
 
     def _start_worker(self, job: LocalizeJob) -> None:
         from napari.qt.threading import create_worker
@@ -112,6 +140,9 @@ class RunController(QObject):
     def cancel(self) -> None:
         """Ask the run to end; what was found is handed over as usual."""
         if self._job is not None:
+            if self._turns.busy and self._worker is not None:  # it is ending
+                return
+            self._turns.stop()
             self._job.stop()
             self._job.give_up()
             self._timer.start(_POLL_STOPPING_MS)
@@ -120,8 +151,11 @@ class RunController(QObject):
         """The panel ends: stop the run unheard."""
         self.cancel()
         self._job = None
-        self._timer.stop()
+        for timer in (self._timer, self._turns, self._calm):
+            timer.stop()
+        self._lively.end()
         self._viewer.dims.events.current_step.disconnect(self._on_step)
+        self._viewer.layers.events.removing.disconnect(self._on_removing)
 
     def _poll(self) -> None:
         job = self._job
@@ -130,9 +164,7 @@ class RunController(QObject):
             return
         if job.result is not None or job.failure is not None:
             self._timer.stop()
-            molecules = self._show_all(job)
-            # napari draws in between: no single event should take long.
-            QTimer.singleShot(0, lambda: self._hand_over(job, molecules))
+            self._turns.start(self._finish(job))
             return
         progress = job.progress()
         self.progressed.emit(progress)
@@ -140,20 +172,20 @@ class RunController(QObject):
             self._show_points(job)
             self._show_image(job)
 
-    def _show_all(self, job: LocalizeJob) -> Molecules | None:
-        """Show what was found, complete or not."""
-        result = job.result
-        if result is None or (result.stopped and not result.n_frames):
-            return None
-        table = result.candidates
-        points = self._points or GrowingPoints(self._viewer, self._place, table.select(slice(0)), self._name)
-        return points.finish(table, result.expectation, job.prepared)
-
-    def _hand_over(self, job: LocalizeJob, molecules: Molecules | None) -> None:
-        if self._job is not job:
-            return
+    def _finish(self, job: LocalizeJob) -> Generator[None, None, None]:
+        """Show what was found, complete or not, and hand it over."""
+        result, molecules = job.result, None
+        if result is not None and not (result.stopped and not result.n_frames):
+            table = result.candidates
+            molecules = job.prepared or prepare(table, self._place, self._name, result.expectation)
+            empty = table.select(slice(0))
+            yield from (self._points or GrowingPoints(self._viewer, self._place, empty, self._name)).finish(
+                molecules, self._panel
+            )
+            yield
         points, self._job, self._worker, self._points = self._points, None, None, None
         self.finished.emit(job, molecules)
+        self._calm.start()
         if molecules is None:
             # Later: taking away a layer lets napari collect garbage, which takes a third of a second.
             QTimer.singleShot(_TIDY_AFTER_MS, lambda: self._tidy(points))
@@ -165,8 +197,13 @@ class RunController(QObject):
         if points is not None and points.is_there:
             remove_safely(self._viewer, points.layer)
 
+    def _on_removing(self, event: Any = None) -> None:
+        """Somebody takes away a layer: napari must be able to collect what was there before the run."""
+        if self._viewer.layers[event.index] is not self._own_layer:
+            self._lively.end()
+
     def _on_step(self, event: Any = None) -> None:
-        if self._job is not None:
+        if self._job is not None and not self._turns.busy:
             self._show_points(self._job)
 
     def _show_points(self, job: LocalizeJob) -> None:

@@ -17,6 +17,8 @@ from smlm_pb.localizations import Localizations, MovieInfo
 
 if TYPE_CHECKING:
     from smlm_pb.localization import Conditions, Expectation, JobSettings, Model, ModelCard
+    from smlm_pb.localization.job import Job
+    from smlm_pb.localization.threshold import ProbabilityHistogram
     from smlm_pb.movies import Movie
 
 #: Wait this long after the last key before measuring anew, ms.
@@ -24,6 +26,8 @@ _SETTLE_MS = 300
 _PREVIEW = "preview"
 #: Whoever steps through a movie goes on: so many frames are localized ahead, and so many are remembered.
 _AHEAD, _REMEMBERED = 4, 256
+#: Frames and pixels of a sample by which the automatic threshold of the whole movie is told.
+_SAMPLE_FRAMES, _SAMPLE_PX = 12, 1 << 18
 #: Known frames this near are put into the layer together: giving it new points takes longer than a step among them.
 _NEAR = 16
 
@@ -108,6 +112,11 @@ class PreviewRequest:
     region: Region | None = None
     whole: MovieInfo | None = None
 
+    @property
+    def kind(self) -> tuple[Conditions, str, bool]:
+        """What must be the same for two frames to belong together: every change of the settings measures anew."""
+        return self.conditions, self.model, self.settings.threshold == "auto"
+
 
 @dataclass(frozen=True)
 class PreviewResult:
@@ -116,6 +125,22 @@ class PreviewResult:
     frame: int
     candidates: Localizations
     expectation: Expectation
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Candidates of a frame, and how probable they are; also those below the floor."""
+
+    candidates: Localizations
+    histogram: ProbabilityHistogram
+
+
+@dataclass(frozen=True)
+class _WholeMovie:
+    """What a run knows of the whole movie, so that a frame shows what a run would find on it."""
+
+    job: Job
+    threshold: float | None
 
 
 class Preview(QObject):
@@ -137,8 +162,9 @@ class Preview(QObject):
         super().__init__(parent)
         self._viewer = viewer
         self._latest = Latest(self._on_result, on_error, self)
-        self._known: dict[int, PreviewResult] = {}
-        self._known_for: Conditions | None = None
+        self._known: dict[int, _Found] = {}
+        self._known_for: tuple[Conditions, str, bool] | None = None
+        self._whole: tuple[tuple[Conditions, str, bool], _WholeMovie] | None = None
         self._in_layer: set[int] = set()
         self._last: PreviewRequest | None = None
         self._direction = 1
@@ -156,18 +182,19 @@ class Preview(QObject):
     def request(self, request: PreviewRequest, place: Place, threshold: float | None) -> None:
         """Localize a frame; None for the automatic threshold."""
         self._place, self._threshold = place, threshold
-        if request.conditions is not self._known_for:  # every change of the settings measures anew
-            self._known, self._known_for = {}, request.conditions
+        if not _is_same(request.kind, self._known_for):
+            self._known, self._known_for = {}, request.kind
             self._in_layer.clear()
         elif self._last is not None and request.frame != self._last.frame:
             self._direction = 1 if request.frame > self._last.frame else -1
         self._last = request
         known = self._known.get(request.frame)
-        if known is None:
+        whole = self._whole_movie_of(request)
+        if known is None or whole is None:
             self._latest.submit(lambda: self._localize(request))
         else:
             self._latest.forget()
-            self._on_result(known)
+            self._on_result(_result(request.frame, known, whole))
 
     def set_threshold(self, threshold: float | None) -> None:
         """Show the same candidates at another threshold."""
@@ -179,7 +206,7 @@ class Preview(QObject):
     def end(self) -> None:
         """Take the preview off the screen."""
         self._latest.forget()
-        self._result, self._known, self._known_for = None, {}, None
+        self._result, self._known, self._known_for, self._whole = None, {}, None, None
         self._in_layer.clear()
         layer, self._layer = self.layer, None
         if layer is not None:
@@ -196,7 +223,7 @@ class Preview(QObject):
             return
         self._show(result)
         request = self._last
-        if request is not None and request.conditions is self._known_for:
+        if request is not None and _is_same(request.kind, self._known_for):
             self._latest.submit(lambda: self._look_ahead(request, self._direction))
 
     def _look_ahead(self, request: PreviewRequest, direction: int) -> None:
@@ -207,30 +234,62 @@ class Preview(QObject):
             if 0 <= frame <= last and frame not in self._known:
                 self._localize(replace(request, frame=frame))
 
+    # -- beside the screen's thread ------------------------------------------------------------------------
+
     def _localize(self, request: PreviewRequest) -> PreviewResult:
+        whole = self._whole_movie_of(request) or self._look_at_the_movie(request)
+        return _result(request.frame, self._find(request, whole.job, request.frame), whole)
+
+    def _whole_movie_of(self, request: PreviewRequest) -> _WholeMovie | None:
+        known = self._whole
+        return known[1] if known is not None and _is_same(request.kind, known[0]) else None
+
+    def _look_at_the_movie(self, request: PreviewRequest) -> _WholeMovie:
+        """Learn by a sample, once, what a run learns of the whole movie."""
         from smlm_pb.localization import load_model
-        from smlm_pb.localization.candidates import as_columns
+        from smlm_pb.localization.conditions import look_closer
         from smlm_pb.localization.job import Job
         from smlm_pb.localization.threshold import ProbabilityHistogram
+        from smlm_pb.movies.movie import even_frames
 
-        known = self._known.get(request.frame)
-        if known is not None and request.conditions is self._known_for:  # by now
-            return known
         if request.model not in self._models:
             self._models = {request.model: load_model(request.model)}
-        job = Job(request.movie, self._models[request.model], request.settings, request.conditions, "")
-        histogram = ProbabilityHistogram()
-        with job.find_candidates((request.frame, request.frame + 1)) as blocks:
+        movie, settings = request.movie, request.settings
+        job = look_closer(Job(movie, self._models[request.model], settings, request.conditions, ""))
+        threshold = None
+        if settings.threshold == "auto":
+            histogram = ProbabilityHistogram()
+            start, stop = request.conditions.frames
+            count = min(_SAMPLE_FRAMES, _SAMPLE_PX // (movie.height * movie.width))
+            for frame in even_frames(stop - start, count) or [request.frame - start]:
+                found = self._find(request, job, start + frame).histogram
+                histogram.count += found.count
+                histogram.mass += found.mass
+                histogram.mass_below_floor += found.mass_below_floor
+            threshold = histogram.best(floor=settings.floor).threshold
+        whole = _WholeMovie(job, threshold)
+        self._whole = (request.kind, whole)
+        return whole
+
+    def _find(self, request: PreviewRequest, job: Job, frame: int) -> _Found:
+        from smlm_pb.localization.candidates import as_columns
+        from smlm_pb.localization.threshold import ProbabilityHistogram
+
+        known = self._known.get(frame)
+        if known is not None and _is_same(request.kind, self._known_for):  # by now
+            return known
+        with job.find_candidates((frame, frame + 1)) as blocks:
             block = next(blocks)
-        found = Localizations(as_columns(block.candidates.rows), job.info)
-        candidates = placed_in_whole(found, request.region, request.whole)
-        histogram.add(candidates.probability, block.candidates.mass_below_floor)
-        result = PreviewResult(request.frame, candidates, histogram.best(floor=request.settings.floor))
-        if request.conditions is self._known_for:
+        table = Localizations(as_columns(block.candidates.rows), job.info)
+        found = _Found(placed_in_whole(table, request.region, request.whole), ProbabilityHistogram())
+        found.histogram.add(table.probability, block.candidates.mass_below_floor)
+        if _is_same(request.kind, self._known_for):
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
-            self._known[request.frame] = result
-        return result
+            self._known[frame] = found
+        return found
+
+    # -- in the screen's thread ----------------------------------------------------------------------------
 
     def _show(self, result: PreviewResult) -> None:
         self._result = result
@@ -243,10 +302,11 @@ class Preview(QObject):
 
     def _fill_layer(self, result: PreviewResult) -> None:
         """Give the layer the molecules of a frame, and of all known frames near it."""
-        known = {result.frame: result}
+        known, whole = {result.frame: result}, self._whole
         for frame in range(result.frame - _NEAR, result.frame + _NEAR + 1):
-            if (near := self._known.get(frame)) is not None:
-                known[frame] = near
+            near = self._known.get(frame)
+            if near is not None and whole is not None and frame != result.frame:
+                known[frame] = _result(frame, near, whole[1])
         if not set(known) <= self._in_layer:
             place = self._place or Place()
             table = Localizations.concatenate([self._above_threshold(known[frame]) for frame in sorted(known)])
@@ -264,3 +324,16 @@ class Preview(QObject):
         self._layer = self._viewer.add_points(**arguments)
         if active is not None and active in self._viewer.layers:
             self._viewer.layers.selection.active = active
+
+
+def _is_same(one: tuple[Conditions, str, bool], other: tuple[Conditions, str, bool] | None) -> bool:
+    """Whether two requests belong together; conditions hold arrays, and are the same object then."""
+    return other is not None and one[0] is other[0] and one[1:] == other[1:]
+
+
+def _result(frame: int, found: _Found, whole: _WholeMovie) -> PreviewResult:
+    """What is shown of a frame."""
+    asked = whole.job.settings.threshold
+    threshold = whole.threshold if whole.threshold is not None else float(asked)
+    expectation = found.histogram.at(threshold, automatic=whole.threshold is not None)
+    return PreviewResult(frame, found.candidates, expectation)
