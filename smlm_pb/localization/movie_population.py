@@ -62,7 +62,9 @@ def measure_population(
         finder = CandidateFinder(
             model, psf_sigma_px=psf_sigma_px, floor=0.05, plan=plan, camera=camera, population=population
         )
-        population = population_of(finder(electrons).rows, electrons.shape, camera=camera, psf_sigma_px=psf_sigma_px)
+        population = population_of(
+            finder(electrons, consecutive=False).rows, electrons.shape, camera=camera, psf_sigma_px=psf_sigma_px
+        )
         if population is None:
             return None
     return population

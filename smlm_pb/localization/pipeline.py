@@ -180,7 +180,7 @@ def find_candidates(
         # The threads' own changes of these settings, which hold for the whole process, must not outlast them.
         stack.enter_context(arithmetic(model.device))
         stack.callback(torch.set_num_threads, threads)
-        read = stack.enter_context(Prefetch(_read(movie, frames, plan), _DEPTH))
+        read = stack.enter_context(Prefetch(_read(movie, frames, plan, model.network.context_frames), _DEPTH))
         if model.device.type == "cpu":
             large = movie.height * movie.width > _LARGE_FRAME_PX
             several = max(1, min(2 if large else threads, threads, n_blocks))
@@ -190,27 +190,46 @@ def find_candidates(
         yield stack.enter_context(Workers(read, crew, _DEPTH))
 
 
-def _read(movie: Movie, frames: tuple[int, int], plan: Plan) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Blocks of camera values, with the number of their first frame."""
-    for first, block in iterate_blocks(movie, *frames, plan.block_frames):
+class _Read(NamedTuple):
+    """Camera values of some frames, and of their neighbours in time where the network sees those too."""
+
+    #: Number of the first frame, and of the one after the last, of those that are looked at.
+    start: int
+    stop: int
+    #: Number of the first frame that was read.
+    first: int
+    adu: npt.NDArray[Any]
+
+
+def _read(movie: Movie, frames: tuple[int, int], plan: Plan, context: int) -> Iterator[_Read]:
+    if context == 0:
+        for first, block in iterate_blocks(movie, *frames, plan.block_frames):
+            check_block(block, first, movie.name)
+            yield _Read(first, first + len(block), first, block)
+        return
+    for start in range(*frames, plan.block_frames):
+        stop = min(start + plan.block_frames, frames[1])
+        # Neighbours are those of the movie: which frames are asked for, and in what portions, changes no result.
+        first, end = max(0, start - context), min(movie.n_frames, stop + context)
+        block = movie.read(first, end)
         check_block(block, first, movie.name)
-        yield first, block
+        yield _Read(start, stop, first, block)
 
 
-def _member(finder: CandidateFinder, threads: int) -> Callable[[tuple[int, npt.NDArray[Any]]], Block]:
+def _member(finder: CandidateFinder, threads: int) -> Callable[[_Read], Block]:
     """What one thread does with the blocks that it gets."""
     import torch
 
     stream = torch.cuda.Stream(finder.device) if finder.device.type == "cuda" else None
 
-    def work(item: tuple[int, npt.NDArray[Any]]) -> Block:
-        first, adu = item
+    def work(read: _Read) -> Block:
         torch.set_num_threads(threads)  # holds for the thread that says it
-        electrons = finder.camera.to_electrons(adu)
+        electrons = finder.camera.to_electrons(read.adu)
         if finder.camera.excess_noise_factor != 1:
             electrons /= np.float32(finder.camera.excess_noise_factor)
         with torch.cuda.stream(stream):  # nothing where there is no stream
-            return Block(first, first + len(adu), finder(electrons, first))
+            within = slice(read.start - read.first, read.stop - read.first)
+            return Block(read.start, read.stop, finder(electrons, read.first, within))
 
     return work
 
@@ -255,11 +274,19 @@ class CandidateFinder:
 
         self.device, self.camera, self._plan = model.device, camera or Camera(), plan
         self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
+        self._context = model.network.context_frames
         self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
         with arithmetic(model.device):
             self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
 
-    def __call__(self, electrons: npt.NDArray[np.float32], first_frame: int = 0) -> Candidates:
+    def __call__(
+        self,
+        electrons: npt.NDArray[np.float32],
+        first_frame: int = 0,
+        within: slice | None = None,
+        *,
+        consecutive: bool = True,
+    ) -> Candidates:
         """Candidates, one per molecule.
 
         Parameters
@@ -268,13 +295,19 @@ class CandidateFinder:
             Effective photo-electrons, on which photon noise has variance = mean.
         first_frame : int
             Frame number of the first frame.
+        within : slice, optional
+            Frames that are looked at; the others are there for a network that sees neighbouring frames too.
+        consecutive : bool
+            Whether the frames follow each other; if not, each is looked at without neighbours.
         """
+        context = self._context if consecutive else 0
+        start, stop, _ = (within or slice(None)).indices(len(electrons))
         step = self._plan.batch_frames
         with arithmetic(self.device):
             listed = join_candidates(
                 [
-                    self._in_batch(electrons[start : start + step], first_frame + start)
-                    for start in range(0, len(electrons), step)
+                    self._in_batch(with_neighbours(electrons, one, min(one + step, stop), context), first_frame + one)
+                    for one in range(start, stop, step)
                 ]
             )
         parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
@@ -283,7 +316,7 @@ class CandidateFinder:
     def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int) -> Candidates:
         import torch
 
-        batch = torch.from_numpy(frames[:, None])
+        batch = torch.from_numpy(frames)
         if self.device.type == "cuda":  # from pinned memory the copy goes on beside what other streams compute
             batch = batch.pin_memory()
         return list_candidates(
@@ -307,6 +340,35 @@ class CandidateFinder:
             found.rows, electrons, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self.camera
         )
         return found._replace(rows=found.rows[significance >= self._least_significance])
+
+
+def with_neighbours(
+    electrons: npt.NDArray[np.float32], start: int, stop: int, context_frames: int
+) -> npt.NDArray[np.float32]:
+    """Frames with those before and after.
+
+    Parameters
+    ----------
+    electrons : array (frame, y, x), float32
+        Consecutive frames.
+    start, stop : int
+        Frames that are looked at.
+    context_frames : int
+        Frames before and after.
+
+    Returns
+    -------
+    array (stop - start, 2 * context_frames + 1, y, x), float32
+        In the order of time; NaN where there is no frame.
+    """
+    if context_frames == 0:
+        return electrons[start:stop, None]
+    steps = np.arange(-context_frames, context_frames + 1)
+    index = np.arange(start, stop)[:, None] + steps
+    there = (index >= 0) & (index < len(electrons))
+    stacked: npt.NDArray[np.float32] = electrons[index.clip(0, len(electrons) - 1)]
+    stacked[~there] = np.nan
+    return stacked
 
 
 def _portions(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:

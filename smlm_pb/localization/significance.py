@@ -188,7 +188,7 @@ def measure_least_significance(
 
     plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
     finder = CandidateFinder(model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM, plan=plan, population=population)
-    rows = finder(electrons).rows
+    rows = finder(electrons, consecutive=False).rows
     found = lone_significance(rows, electrons, first_frame=0, psf_sigma_px=psf_sigma_px, camera=camera)
     n_bright = int(_bright(rows, psf_sigma_px, camera).sum())
     crowding = n_bright / electrons.size * math.pi * _reach(psf_sigma_px) ** 2

@@ -273,7 +273,7 @@ class _Watch:
 
         step = plan_work(job.movie.height, job.movie.width, self._model.device).block_frames
         while not self._is_told_to_stop():
-            seen = self._look()
+            seen = max(0, self._look() - job.model.network.context_frames)  # the last ones wait for the next
             # The same blocks as those of the finished movie give the same result to the last digit.
             whole = seen - seen % step
             if self._latest is not None and whole > (self._work.done_until or 0):
