@@ -15,6 +15,7 @@ theorem.)
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import comb
 
 import numpy as np
@@ -208,6 +209,12 @@ def _fast_length(length: int) -> int:
     return -(-length // 8) * 8
 
 
+@cache
+def _curves(max_lag: int) -> FloatArray:
+    """Autocorrelation for every width of the grid (width, lag)."""
+    return np.array([gaussian_autocorrelation(np.arange(max_lag + 1), sigma) for sigma in _GRID])
+
+
 class _Fitter:
     """Weighted least squares of the covariance model on the lags up to ``max_lag``."""
 
@@ -219,7 +226,7 @@ class _Fitter:
         self._lag_y, self._lag_x = np.abs(lag_y[self._keep]), lag_x[self._keep]
         self._weights = ((shape[0] - self._lag_y) * (shape[1] - self._lag_x)).astype(float)
         self._weights /= self._weights.sum()
-        self._curves = np.array([gaussian_autocorrelation(self._axis, sigma) for sigma in _GRID])
+        self._curves = _curves(max_lag)
         self._models = self._curves[:, self._lag_y] * self._curves[:, self._lag_x]
 
     def _solve(self, models: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
