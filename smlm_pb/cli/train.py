@@ -33,6 +33,10 @@ every key it leaves out has a default. In DIR appear progress.png (redrawn at ev
 checkpoint to continue from, and at the end DIR/NAME: the best model, which 'smlm-pb localize --model DIR/NAME'
 uses. Ctrl-C ends the training early and keeps the best model so far.
 
+--method chooses another way of teaching than the default, mostly for comparisons: point-kernels, unnormalised, paper,
+soft-jaccard, no-count, l1, count-mse, gaussian-count, decode, cross-entropy, label-smoothing, heatmap-refinement,
+upsampling, deep-storm, deep-watershed. The model that results is used like any other.
+
 With --like MOVIE there is no file to write: the ranges are measured from the movie with a model that is there, real
 frames are shown beside simulated ones in DIR/likeness.png, and when you agree, that model is trained on for some
 minutes. DIR/experiment.yaml holds what was decided, to be changed and trained from as any other.
@@ -68,6 +72,12 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run; made if missing")
     parser.add_argument(
+        "--method",
+        metavar="NAME",
+        help="way of teaching, in place of the file's (default: heatmap-matching); its own defaults for network and "
+        "loss hold where the file says nothing",
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="continue the run in DIR; the result is that of an uninterrupted one"
     )
     add_device_option(parser)
@@ -93,9 +103,19 @@ def run(args: argparse.Namespace) -> int:
         refuse_like_options(args)
         if args.experiment is None:
             raise ConfigurationError("Give an experiment file, or a movie with --like.")
-        return _train(Experiment.from_yaml(args.experiment), args.experiment, args)
+        return _train(_experiment(args), args.experiment, args)
     path = propose(args)
     return EXIT_OK if path is None else _train(Experiment.from_yaml(path), path, args)
+
+
+def _experiment(args: argparse.Namespace) -> Experiment:
+    """The experiment file, with the method that was asked for."""
+    from smlm_pb.configuration import read_yaml
+    from smlm_pb.training import Experiment
+
+    if args.method is None:
+        return Experiment.from_yaml(args.experiment)
+    return Experiment.from_dict({**read_yaml(args.experiment), "method": args.method}, source=str(args.experiment))
 
 
 def _train(experiment: Experiment, path: Path, args: argparse.Namespace) -> int:
@@ -131,10 +151,11 @@ def _train(experiment: Experiment, path: Path, args: argparse.Namespace) -> int:
         )
     if result.steps < experiment.steps:
         why = "stopped" if stop.is_set() else "time is up"
+        method = "" if args.method is None else f" --method {args.method}"
         note(
             args,
             f"{why} after {result.steps} of {experiment.steps} steps; the best model so far is kept, and "
-            f"'smlm-pb train {path} --out {args.out} --resume' continues.",
+            f"'smlm-pb train {path} --out {args.out}{method} --resume' continues.",
         )
     if result.validation is not None:
         note(args, f"best on unseen scenes: {_scores(result.validation)}")

@@ -133,6 +133,10 @@ def refuse_like_options(args: argparse.Namespace) -> None:
 def _check(args: argparse.Namespace) -> None:
     if args.experiment is not None:
         raise ConfigurationError("Give either an experiment file or --like MOVIE, not both.")
+    if args.method is not None:
+        raise ConfigurationError(
+            "--method goes with an experiment file: make one with --like MOVIE --dry-run, then train from it."
+        )
     if args.resume:
         raise ConfigurationError(
             f"--resume continues from the experiment file: 'smlm-pb train {args.out / 'experiment.yaml'} --out "

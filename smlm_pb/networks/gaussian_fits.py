@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smlm_pb.networks.local_maxima import LEAST_HEIGHT
+from smlm_pb.networks.local_maxima import local_maxima
 from smlm_pb.networks.map_network import Peaks
 
 _TINY = 1e-6
@@ -52,13 +52,13 @@ class GaussianFits:
 
     def _fit(self, heights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Height and offset of the Gaussian at every local maximum; zeros elsewhere."""
-        is_peak = (heights >= functional.max_pool2d(heights, 3, stride=1, padding=1)) & (heights > LEAST_HEIGHT)
-        log = functional.pad(heights.clamp_min(_TINY), (1, 1, 1, 1), mode="replicate").log()
-        half = 0.5 * self.sigma_px**2
-        dy = (half * (log[..., 2:, 1:-1] - log[..., :-2, 1:-1])).clamp(-self.reach_px, self.reach_px)
-        dx = (half * (log[..., 1:-1, 2:] - log[..., 1:-1, :-2])).clamp(-self.reach_px, self.reach_px)
+        log = heights.clamp_min(_TINY).log()
+        half, most = 0.5 * self.sigma_px**2, self.reach_px
+        # At the border only one neighbour is there: no offset.
+        dy = functional.pad(half * (log[..., 2:, :] - log[..., :-2, :]), (0, 0, 1, 1)).clamp(-most, most)
+        dx = functional.pad(half * (log[..., 2:] - log[..., :-2]), (1, 1)).clamp(-most, most)
         height = heights * torch.exp((dy.square() + dx.square()) / (2 * self.sigma_px**2))
-        zero = torch.zeros_like(heights)
+        is_peak, zero = local_maxima(heights), torch.zeros_like(heights)
         return tuple(torch.where(is_peak, part, zero) for part in (height, dy, dx))  # type: ignore[return-value]
 
     def _draw(self, height: Tensor, dy: Tensor, dx: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -54,22 +55,39 @@ class LocalMaxima:
     def __call__(self, drawing: Tensor, n: int, /) -> Peaks:
         """Find the ``n`` highest peaks of each camera pixel."""
         heights = self.heights(drawing)
-        is_peak = (heights >= functional.max_pool2d(heights, 3, stride=1, padding=1)) & (heights > LEAST_HEIGHT)
         dy, dx = log_parabola(heights)
-        return by_camera_pixel(torch.where(is_peak, heights, torch.zeros_like(heights)), dy, dx, self.upsampling, n)
+        return by_camera_pixel(
+            torch.where(local_maxima(heights), heights, torch.zeros_like(heights)), dy, dx, self.upsampling, n
+        )
+
+
+def local_maxima(heights: Tensor) -> Tensor:
+    """Where (…, height, width) is above the noise, above its later neighbours, and not below the earlier ones.
+
+    Of equal neighbours the last is the maximum, so that a molecule between pixels is one.
+    """
+    height, width = heights.shape[-2:]
+    padded = functional.pad(heights, (1, 1, 1, 1), value=-math.inf)
+    around = [
+        padded[..., 1 + i : 1 + i + height, 1 + j : 1 + j + width] for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j
+    ]
+    earlier, later = (torch.stack(part).amax(0) for part in (around[:4], around[4:]))
+    return (heights >= earlier) & (heights > later) & (heights > LEAST_HEIGHT)
 
 
 def log_parabola(heights: Tensor) -> tuple[Tensor, Tensor]:
-    """Offset of the maximum from each pixel along y and x, in pixels of the drawing, within ±1/2."""
-    padded = functional.pad(heights.clamp_min(_TINY), (1, 1, 1, 1), mode="replicate").log()
-    middle = padded[..., 1:-1, 1:-1]
+    """Offset of the maximum from each pixel along y and x, in pixels of the drawing, within ±1/2; 0 at the border."""
+    log = heights.clamp_min(_TINY).log()
     offsets = []
-    for before, after in (
-        (padded[..., :-2, 1:-1], padded[..., 2:, 1:-1]),
-        (padded[..., 1:-1, :-2], padded[..., 1:-1, 2:]),
-    ):
+    for axis in (-2, -1):
+        size = log.shape[axis]
+        if size < 3:
+            offsets.append(torch.zeros_like(log))
+            continue
+        before, middle, after = (log.narrow(axis, first, size - 2) for first in (0, 1, 2))
         bend = (2 * middle - before - after).clamp_min(_TINY)
-        offsets.append(((after - before) / (2 * bend)).clamp(-0.5, 0.5))
+        inner = ((after - before) / (2 * bend)).clamp(-0.5, 0.5)
+        offsets.append(functional.pad(inner, (0, 0, 1, 1) if axis == -2 else (1, 1, 0, 0)))
     return offsets[0], offsets[1]
 
 

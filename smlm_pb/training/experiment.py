@@ -137,7 +137,8 @@ class Experiment(_Section):
     @model_validator(mode="before")
     @classmethod
     def _method_defaults(cls, content: Any) -> Any:
-        method = METHODS.get(content.get("method", DEFAULT_METHOD)) if isinstance(content, Mapping) else None
+        name = content.get("method", DEFAULT_METHOD) if isinstance(content, Mapping) else None
+        method = METHODS.get(name) if isinstance(name, str) else None
         if method is None:
             return content  # said below, with the name
         defaults = {"network": {"read_out": method.read_out, **method.network}, "loss": dict(method.loss)}
@@ -191,6 +192,12 @@ class Experiment(_Section):
             raise ValueError(
                 f"network.read_out = '{self.network.read_out}' does not go with method '{self.method}', which has "
                 f"'{wanted}': leave network.read_out out, or choose another method"
+            )
+        counts = self.data is not None and self.data.counts is not None
+        if wanted != "offsets" and (counts or self.consistency is not None):
+            raise ValueError(
+                f"method '{self.method}' draws molecules and cannot learn from counts: leave out "
+                f"{'data.counts' if counts else 'consistency'}, or choose another method"
             )
         return self
 

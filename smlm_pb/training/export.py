@@ -78,6 +78,7 @@ def export_model(
             "steps": steps,
             "hours": round(seconds / 3600, 3),
             "version": __version__,
+            "method": experiment.method,
             **({"start": without_nan(dict(start))} if start else {}),
             **({"like": experiment.like} if experiment.like else {}),
         },
