@@ -16,6 +16,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_plugin.checks_section import ChecksSection
 from napari_plugin.choosers import LayerChooser
 from napari_plugin.movie_layers import is_helper
 from napari_plugin.plot import CurvePlot
@@ -90,6 +91,7 @@ class AnalysisSection(QWidget):
         self.compare_button.setToolTip("Pair both tables frame by frame: matched, missed and false in three colours")
         self.compare_note = Note(viewer)
 
+        self.checks = ChecksSection(viewer)
         self.report_button = QPushButton("Write a report…")
         self.report_button.setToolTip(
             "One HTML page about the molecules shown: images, figures, how good they are and how they were made; with "
@@ -107,12 +109,14 @@ class AnalysisSection(QWidget):
         buttons = (self.quality_button, self.drift_button, self.link_button, self.compare_button, self.report_button)
         for button in buttons:
             button.setEnabled(there_are_molecules)
+        self.checks.set_enabled(there_are_molecules)
 
     def clear(self) -> None:
         """Forget the answers: they were about other molecules."""
         for note in (self.quality_note, self.drift_note, self.link_note, self.compare_note, self.report_note):
             note.say("")
         self.drift_plot.show_curves([])
+        self.checks.clear()
 
     def _build(self) -> None:
         layout = QVBoxLayout(self)
@@ -128,6 +132,8 @@ class AnalysisSection(QWidget):
             ("Comparison", compare, self.compare_button, self.compare_note),
             ("Report", None, self.report_button, self.report_note),
         ):
+            if title == "Report":
+                layout.addWidget(self.checks)
             group = QGroupBox(title)
             column = QVBoxLayout(group)
             column.setSizeConstraint(QLayout.SizeConstraint.SetMinimumSize)  # answers must not squeeze the rows

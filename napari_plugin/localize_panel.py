@@ -18,6 +18,7 @@ from napari_plugin.analysis_section import AnalysisSection
 from napari_plugin.background import warm_up
 from napari_plugin.camera_section import CameraSection
 from napari_plugin.choosers import LayerChooser
+from napari_plugin.figure_picture import FigurePicture
 from napari_plugin.filter_section import FilterSection
 from napari_plugin.help import show_help
 from napari_plugin.image_section import ImageSection
@@ -28,6 +29,7 @@ from napari_plugin.model_section import ModelSection
 from napari_plugin.molecules import Molecules
 from napari_plugin.movie_layers import Place, is_helper
 from napari_plugin.panel_analysis import Analysis
+from napari_plugin.panel_checks import Checks
 from napari_plugin.panel_inputs import Inputs
 from napari_plugin.panel_results import Results, describe_run
 from napari_plugin.panel_training import Training
@@ -70,7 +72,7 @@ class LocalizePanel(QWidget):
         self._build()
         self.inputs = Inputs(self)
         self.results = Results(self)
-        self.analyses, self.trainings = Analysis(self), Training(self)
+        self.analyses, self.checks, self.trainings = Analysis(self), Checks(self), Training(self)
         self.runs = RunController(self.viewer, self.results.image, self)
         self._connect()
         self.inputs.measure()
@@ -251,7 +253,8 @@ class LocalizePanel(QWidget):
         self.runs.finished.connect(self._on_finished)
         self.help_button.clicked.connect(lambda: show_help(self))
         self.viewer.events.theme.connect(self._on_theme)
-        parts = (self.runs, self.inputs, self.results, self.analyses, self.trainings, *self.findChildren(LayerChooser))
+        workers = (self.runs, self.inputs, self.results, self.analyses, self.checks, self.trainings)
+        parts = (*workers, *self.findChildren(LayerChooser))
         viewer, on_theme = self.viewer, self._on_theme
         self._let_go = partial(_let_go, parts, viewer, on_theme)
         self.destroyed.connect(self._let_go)
@@ -277,6 +280,8 @@ class LocalizePanel(QWidget):
     def _on_theme(self, event: Any = None) -> None:
         for note in self.findChildren(Note):
             note.recolor()
+        for picture in self.findChildren(FigurePicture):
+            picture.recolor()
         self.filter.redraw()
 
 

@@ -141,6 +141,23 @@ def movie_of_layer(layer: Any, region: Region | None = None) -> Movie:
     return movie
 
 
+def fitting_movie(layer: Any, info: MovieInfo) -> Movie | None:
+    """The movie of a layer, if a table is one of it.
+
+    Parameters
+    ----------
+    layer : napari.layers.Image or None
+        The layer.
+    info : MovieInfo
+        What the table says of its movie.
+    """
+    if layer is None or why_no_movie(layer) is not None:
+        return None
+    movie = movie_of_layer(layer)
+    fits = (movie.n_frames, movie.height, movie.width) == (info.n_frames, info.height, info.width)
+    return movie if fits else None
+
+
 def is_helper(layer: Any) -> bool:
     """Whether a layer is one that the panel draws itself."""
     return HELPER_KEY in layer.metadata

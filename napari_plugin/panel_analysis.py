@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QFileDialog
 from napari_plugin.background import Latest
 from napari_plugin.molecule_layers import points_arguments, table_of_layer
 from napari_plugin.molecules import Molecules, remove_safely
-from napari_plugin.movie_layers import HELPER_KEY, movie_of_layer, why_no_movie
+from napari_plugin.movie_layers import HELPER_KEY, fitting_movie
 from napari_plugin.plot import Curve
 from napari_plugin.theme import Note
 from napari_plugin.words import in_panel_words
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from smlm_pb.analysis.drift import Drift
     from smlm_pb.evaluation import Evaluation
     from smlm_pb.localizations import Localizations
-    from smlm_pb.movies import Movie
 
 _log = logging.getLogger(__name__)
 #: Colours that people with colour-blindness can tell apart (Okabe and Ito, 2008), on dark images.
@@ -146,7 +145,7 @@ class Analysis(QObject):
         if table is None or molecules is None:
             return
         try:
-            truth, movie = self._truth(table), self._movie(table)
+            truth, movie = self._truth(table), fitting_movie(self._panel.movie.layer, table.info)
         except SmlmPbError as error:
             section.report_note.say(in_panel_words(str(error)), "error")
             return
@@ -157,15 +156,6 @@ class Analysis(QObject):
     def _truth(self, table: Localizations) -> Localizations | None:
         layer = self._panel.analysis.truth.layer
         return None if layer is None else table_of_layer(layer, table.info)
-
-    def _movie(self, table: Localizations) -> Movie | None:
-        """The chosen movie, if the table is one of it."""
-        layer = self._panel.movie.layer
-        if layer is None or why_no_movie(layer) is not None:
-            return None
-        movie, info = movie_of_layer(layer), table.info
-        fits = (movie.n_frames, movie.height, movie.width) == (info.n_frames, info.height, info.width)
-        return movie if fits else None
 
     def _ask_where_to_report(self) -> None:
         path, _ = QFileDialog.getSaveFileName(

@@ -315,6 +315,56 @@ def test_quality_links_comparison_and_report(sample_panel, viewer, qtbot, tmp_pa
     assert get_plugin_settings("smlm-pb").analysis.tolerance_nm == 50  # for the next time
 
 
+def test_residuals_a_twin_and_added_frames(panel, viewer, qtbot, notes):
+    section = panel.analysis.checks
+    assert not section.residuals.button.isEnabled()
+    found = run_to_the_end(panel, qtbot)
+    movie = viewer.layers["filaments"]
+    section.residuals.button.click()
+    assert section.residuals.cancel_button.isVisibleTo(panel.analysis)
+    qtbot.waitUntil(lambda: not section.residuals.running, timeout=LIMIT_MS)
+    text = section.residuals.note.text()
+    numbers = {kind: len(viewer.layers[f"suspected {kind}"].data) for kind in ("missed", "false", "merged")}
+    for kind, number in numbers.items():
+        assert f"{number} {kind}" in text
+    assert sum(numbers.values()) > 0
+    chi2 = viewer.layers["χ² of the pixels"]
+    assert chi2.data.shape == (4, 4)  # tiles of 16 px
+    for corner in (-0.5, 3.5):
+        there = movie.data_to_world((0, *[16 * (corner + 0.5) - 0.5] * 2))[1:]
+        np.testing.assert_allclose(chi2.data_to_world((corner, corner)), there, atol=0.001)
+    assert panel.molecules.layer is found.layer  # what is suspected is nothing to filter or to save
+    assert viewer.layers.selection.active == movie
+    section.residuals.button.click()
+    qtbot.waitUntil(lambda: not section.residuals.running, timeout=LIMIT_MS)
+    assert [layer.name for layer in viewer.layers].count("χ² of the pixels") == 1
+
+    section.twin.button.click()
+    qtbot.waitUntil(lambda: section.twin_picture.isVisibleTo(panel.analysis), timeout=LIMIT_MS)
+    assert "Jaccard" in section.twin.note.text()
+    assert section.twin_picture.pixmap().width() <= 340
+    viewer.theme = "light"  # drawn anew
+    section.twin.button.click()
+    qtbot.waitUntil(lambda: section.twin.progress.maximum() > 0, timeout=LIMIT_MS)
+    section.twin.cancel_button.click()
+    assert section.twin.note.text() == "Cancelled."
+    assert section.twin.button.isVisibleTo(panel.analysis)
+
+    section.density.button.click()
+    qtbot.waitUntil(lambda: not section.density.running, timeout=LIMIT_MS)
+    assert "too short" in section.density.note.text()  # 40 frames; sums are made of frames that lie 50 apart
+    frames = np.tile(movie.data[:, :40, :40], (3, 1, 1))
+    longer = viewer.add_image(frames, name="longer", scale=movie.scale, units=movie.units)
+    panel.movie.choose(longer)
+    assert section.density.note.text() == ""
+    section.density.button.click()
+    qtbot.waitUntil(lambda: section.density_picture.isVisibleTo(panel.analysis), timeout=LIMIT_MS)
+    assert "density" in section.density.note.text()
+    section.residuals.button.click()
+    assert "Choose the movie" in section.residuals.note.text()  # another movie than that of the molecules
+    assert errors(notes) == []
+
+
 def test_a_single_frame_is_localized_too(make_napari_viewer, qtbot, model):
     from napari_plugin.samples import filaments
 
