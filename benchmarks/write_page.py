@@ -1,4 +1,4 @@
-"""Put the published results into ``docs/benchmarks.md``, so that the page never tells other numbers than the files.
+"""Put the published results into the pages of ``docs/``, so that they never tell other numbers than the files.
 
 Between ``<!-- results: NAME -->`` and ``<!-- end -->`` come the tables and the figure of ``results/NAME.json``. A
 benchmark that has not been run yet leaves its place empty.
@@ -15,21 +15,23 @@ from typing import Any
 
 from _report import RESULTS, Table, run_as_program, write_text
 
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+DOCS = Path(__file__).parents[1] / "docs"
 _PLACE = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Rewrite the page."""
+    """Rewrite the pages."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--page", type=Path, default=PAGE, metavar="MD", help="the page (default: docs/benchmarks.md)")
+    parser.add_argument("--page", type=Path, metavar="MD", help="one page (default: all of docs/)")
     parser.add_argument("--results", type=Path, default=RESULTS, metavar="DIR", help="folder of the JSON files")
     args = parser.parse_args(argv)
-    before = args.page.read_text(encoding="utf-8")
-    after = _PLACE.sub(lambda place: f"{place[1]}{section(place[2], args.results, args.page)}{place[3]}", before)
-    if after != before:
-        write_text(args.page, after)
-    print(f"{args.page}: {'rewritten' if after != before else 'was up to date'}")
+    for page in [args.page] if args.page else sorted(DOCS.rglob("*.md")):
+        before = page.read_text(encoding="utf-8")
+        after = _PLACE.sub(lambda place, to=page: f"{place[1]}{section(place[2], args.results, to)}{place[3]}", before)
+        if after != before:
+            write_text(page, after)
+        if args.page or _PLACE.search(before):
+            print(f"{page}: {'rewritten' if after != before else 'was up to date'}")
     return 0
 
 
