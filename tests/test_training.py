@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import re
+import time
 from itertools import product
 from pathlib import Path
 
@@ -167,6 +168,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, finished, stop):
     histories = [json.loads((folder / "history.json").read_text()) for folder in (tmp_path, finished[0])]
     for entry in histories[0] + histories[1]:
         entry.pop("seconds")
+        entry.pop("waiting_share")
     assert histories[0] == histories[1]
 
 
@@ -177,6 +179,24 @@ def test_resuming_a_finished_run_changes_nothing(tmp_path):
     assert again.steps == first.steps == 6
     assert again.validation.as_dict() == pytest.approx(first.validation.as_dict(), nan_ok=True)
     assert_equal_weights(weights(again.model_folder), before)
+
+
+def test_waiting_for_scenes_is_measured(tmp_path, monkeypatch):
+    original = training_loop.batch_stream
+
+    def slow(batches, workers):
+        for batch in original(batches, workers):
+            time.sleep(0.5)
+            yield batch
+
+    quick = run(tmp_path / "quick")
+    monkeypatch.setattr(training_loop, "batch_stream", slow)
+    starved = run(tmp_path / "slow")
+    assert starved.waiting_share > 0.5
+    assert starved.waiting_share > quick.waiting_share > 0
+    last = json.loads((tmp_path / "slow" / "history.json").read_text())[-1]
+    assert last["waiting_share"] == pytest.approx(starved.waiting_share)
+    assert run(tmp_path / "short", max_seconds=0.0).waiting_share is None  # the first step waits for the workers
 
 
 def test_time_limit(tmp_path):

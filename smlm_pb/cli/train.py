@@ -161,6 +161,8 @@ def _train(experiment: Experiment, path: Path, args: argparse.Namespace) -> int:
         note(args, f"best on unseen scenes: {_scores(result.validation)}")
     if result.start_validation is not None:
         note(args, f"the model it started from: {_scores(result.start_validation)}")
+    if result.waiting_share is not None:
+        note(args, f"the network waited for simulated scenes {100 * result.waiting_share:.1f} % of the time")
     print(f"model: {result.model_folder}  (smlm-pb localize --model {result.model_folder})")
     return EXIT_INTERRUPTED if stop.is_set() and result.steps < experiment.steps else EXIT_OK
 

@@ -48,6 +48,28 @@ class TrainingResult:
     validation: ValidationResult | None
     #: Scores of the model that the run started from, on the same scenes; None where it started from nothing.
     start_validation: ValidationResult | None = None
+    #: Share of the time of the steps in which the network waited for scenes; None where no step was timed.
+    waiting_share: float | None = None
+
+
+@dataclass
+class Waiting:
+    """Whether simulation keeps up with the network.
+
+    Parameters
+    ----------
+    waited_s, worked_s : float
+        Time that the steps so far spent waiting for their scenes, and with them, s.
+    """
+
+    waited_s: float = 0.0
+    worked_s: float = 0.0
+
+    @property
+    def share(self) -> float | None:
+        """Share of the time spent waiting."""
+        total = self.waited_s + self.worked_s
+        return self.waited_s / total if total > 0 else None
 
 
 class Trainer:
@@ -77,6 +99,7 @@ class Trainer:
         #: Sums of the loss terms since the last validation, and over how many steps.
         self.sums: dict[str, float] = {}
         self.summed_steps = 0
+        self.waiting = Waiting()
 
     def save(self) -> None:
         """Write a checkpoint of the present step."""
@@ -95,6 +118,7 @@ class Trainer:
                 "seconds": self.seconds,
                 "sums": self.sums,
                 "summed_steps": self.summed_steps,
+                "waiting": [self.waiting.waited_s, self.waiting.worked_s],
             },
         )
 
@@ -112,6 +136,7 @@ class Trainer:
         self.norms = deque(state["norms"], maxlen=_NORM_WINDOW)
         self.seconds = state["seconds"]
         self.sums, self.summed_steps = state.get("sums", {}), state.get("summed_steps", 0)
+        self.waiting = Waiting(*state.get("waiting", ()))
 
     def improve(self, batch: Batch) -> dict[str, float]:
         """One optimisation step; returns the loss terms."""
@@ -171,7 +196,15 @@ class Trainer:
         """Record a validation and keep the weights if they are the best so far."""
         loss = {name: value / max(1, self.summed_steps) for name, value in self.sums.items()}
         self.sums, self.summed_steps = {}, 0
-        self.history.append({"step": self.step, "seconds": self.seconds, "loss": loss, "validation": result.as_dict()})
+        self.history.append(
+            {
+                "step": self.step,
+                "seconds": self.seconds,
+                "waiting_share": self.waiting.share,
+                "loss": loss,
+                "validation": result.as_dict(),
+            }
+        )
         # Of weights that the scenes cannot tell apart the later ones: positions and precisions go on getting better.
         if result.jaccard > self.best_score - _JACCARD_NOISE:
             self.best_score = max(self.best_score, result.jaccard)
@@ -256,7 +289,13 @@ def train(
         start=_start_record(trainer),
     )
     first = (_start_record(trainer) or {}).get("validation")
-    return TrainingResult(model_folder, trainer.step, validation, None if first is None else ValidationResult(**first))
+    return TrainingResult(
+        model_folder,
+        trainer.step,
+        validation,
+        None if first is None else ValidationResult(**first),
+        trainer.waiting.share,
+    )
 
 
 def _of_kept_weights(history: list[dict[str, Any]]) -> ValidationResult | None:
@@ -290,12 +329,17 @@ def _run(
 
     if trainer.start is not None and trainer.step == 0:
         judge()  # a fine-tune must not end worse than it began
-    began = last = time.monotonic()
+    began = last = asked = time.monotonic()
+    timed = False
     for batch in batch_stream(batches, experiment.workers):
+        came = time.monotonic()
         terms = trainer.improve(batch)
         now = time.monotonic()
         trainer.seconds += now - last
-        last = now
+        if timed:  # the first batch has to wait until the workers have started
+            trainer.waiting.waited_s += came - asked
+            trainer.waiting.worked_s += now - came
+        last, timed = now, True
         if on_step is not None:
             on_step(trainer.step, experiment.steps, terms)
         if trainer.step % experiment.validation.every_steps == 0 or trainer.step == experiment.steps:
@@ -305,6 +349,7 @@ def _run(
         out_of_time = max_seconds is not None and now - began > max_seconds
         if out_of_time or (should_stop is not None and should_stop()):
             break
+        asked = time.monotonic()
 
 
 def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
