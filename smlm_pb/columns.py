@@ -401,6 +401,48 @@ COLUMNS: tuple[Column, ...] = (
             "napari": "channel",
         },
     ),
+    Column(
+        "class",
+        "i4",
+        "",
+        "Class of the molecule, counted from 0 as in the model's list of classes",
+        foreign={"picasso": "class", "napari": "class"},
+    ),
+    Column(
+        "class_probability",
+        "f4",
+        "",
+        "Probability that the molecule is of this class, given that it exists",
+        foreign={"picasso": "class_probability", "napari": "class_probability"},
+    ),
+    Column(
+        "on_time",
+        "f8",
+        "",
+        "Moment at which a linked molecule switched on, in frames: frame k lasts from k to k + 1",
+        foreign={"picasso": "on_time", "napari": "on_time"},
+    ),
+    Column(
+        "off_time",
+        "f8",
+        "",
+        "Moment at which a linked molecule switched off, in frames",
+        foreign={"picasso": "off_time", "napari": "off_time"},
+    ),
+    Column(
+        "sigma_on_time",
+        "f4",
+        "",
+        "Standard deviation of the error of on_time, in frames",
+        foreign={"picasso": "sigma_on_time", "napari": "sigma_on_time"},
+    ),
+    Column(
+        "sigma_off_time",
+        "f4",
+        "",
+        "Standard deviation of the error of off_time, in frames",
+        foreign={"picasso": "sigma_off_time", "napari": "sigma_off_time"},
+    ),
 )
 
 #: The declared columns by name.

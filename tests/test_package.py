@@ -34,7 +34,7 @@ LAYERS = (
         "psf",
     },
     {"losses", "networks", "refinement", "simulation"},
-    {"analysis", "evaluation", "localization", "training"},
+    {"analysis", "calibration", "evaluation", "localization", "training"},
     {"cli", "napari_plugin", "__main__"},
 )
 

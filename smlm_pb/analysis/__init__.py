@@ -12,6 +12,7 @@ from smlm_pb.analysis.report import write_report
 from smlm_pb.analysis.residuals import ResidualMap, residual_map
 from smlm_pb.analysis.resolution import Frc, frc
 from smlm_pb.analysis.superposing import Superposition, superposition
+from smlm_pb.analysis.switching import sub_frame_times
 from smlm_pb.analysis.thinning import split_exposure
 from smlm_pb.analysis.twin import DigitalTwin, digital_twin
 
@@ -42,6 +43,7 @@ __all__ = [
     "residual_map",
     "save_image",
     "split_exposure",
+    "sub_frame_times",
     "superposition",
     "write_report",
 ]

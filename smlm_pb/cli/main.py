@@ -35,6 +35,7 @@ VERBS: dict[str, str] = {
     "residuals": "show what a table leaves unexplained of its movie",
     "report": "show a table of molecules, and how good it is, on one page",
     "run": "do all steps from a movie to a report as one file says",
+    "calibrate": "measure pixel size, distortion and colour shift on a target",
     "convert": "translate a table of molecules between file formats",
     "simulate": "make a movie with known molecules from a recipe",
     "train": "train a network from an experiment file",
