@@ -213,8 +213,16 @@ class Experiment(_Section):
         ------
         ConfigurationError
             When the file cannot be read, or a key or value is wrong: with the key, the rule and the remedy.
+
+        Notes
+        -----
+        A measured PSF (``scenes.psf_file``) is looked for beside the file.
         """
-        return cls.from_dict(read_yaml(path), source=str(path))
+        content = read_yaml(path)
+        scenes = content.get("scenes")
+        if isinstance(scenes, dict) and isinstance(scenes.get("psf_file"), str):
+            content["scenes"] = {**scenes, "psf_file": str(Path(path).resolve().parent / scenes["psf_file"])}
+        return cls.from_dict(content, source=str(path))
 
     @classmethod
     def from_dict(cls, content: dict[str, Any], *, source: str = "experiment") -> Experiment:
