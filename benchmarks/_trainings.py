@@ -7,12 +7,13 @@ steps, and scored on the same movies.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import shutil
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,8 @@ DENSITIES_PER_UM2 = (0.5, 5.0)
 TOLERANCES_NM = (25.0, 50.0, 100.0)
 _SIMULATED_FRAMES = 12
 _VALIDATION_SEED = 55_555
+#: After this time another process may take over a run that never ended.
+_STALE_S = 1800.0
 
 
 @dataclass(frozen=True)
@@ -124,9 +127,6 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--only", metavar="KEY,…", help="train only these arms; publishes nothing")
     parser.add_argument(
-        "--shard", default="0/1", metavar="K/N", help="train every N-th missing run from the K-th; publishes nothing"
-    )
-    parser.add_argument(
         "--max-minutes",
         type=float,
         metavar="MIN",
@@ -163,15 +163,37 @@ def run_study(arms: Sequence[tuple[Arm, int]], args: argparse.Namespace) -> bool
     wanted = [(arm, seed) for seed in range(most) for arm, seeds in arms if seed < seeds]
     if args.only:
         wanted = [(arm, seed) for arm, seed in wanted if arm.key in args.only.split(",")]
-    shard, shards = (int(part) for part in args.shard.split("/"))
     began = time.monotonic()
-    for arm, seed in wanted[shard::shards]:
+    whole = args.quick or not args.only
+    for arm, seed in wanted:
         if stored(arm, seed, args) is not None:
             continue
         if args.max_minutes is not None and time.monotonic() - began > 60 * args.max_minutes:
             return False
-        run_arm(arm, seed, stack, args)
-    return not args.only and shards == 1
+        with _claim(_path(arm, seed, args)) as mine:
+            if mine:
+                run_arm(arm, seed, stack, args)
+            whole = whole and mine
+    return whole
+
+
+@contextlib.contextmanager
+def _claim(path: Path) -> Iterator[bool]:
+    """Whether the run is this process's to do: several may share the work."""
+    claim = path.with_suffix(".running")
+    claim.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        if time.time() - claim.stat().st_mtime > _STALE_S:
+            claim.unlink()
+    try:
+        claim.touch(exist_ok=False)
+    except FileExistsError:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        claim.unlink(missing_ok=True)
 
 
 def stored(arm: Arm, seed: int, args: argparse.Namespace) -> dict[str, Any] | None:
@@ -264,7 +286,25 @@ class Stack:
             precision="float32",
             **self.conditions,
         )
-        return _score(run, self.truth, chance=True)
+        return {**_score(run, self.truth, chance=True), "unpooled": self._unpooled(model)}
+
+    def _unpooled(self, model: Model) -> dict[str, float]:
+        """Jaccard indices at the best threshold of what the network itself says, shares of one molecule apart."""
+        import torch
+
+        from smlm_pb.camera import Camera
+        from smlm_pb.localization.candidates import as_columns, select_candidates
+
+        camera = Camera(offset_adu=100.0, e_per_adu=self.conditions["e_per_adu"])
+        rows = []
+        with torch.inference_mode():
+            for frame in range(self.frames):
+                electrons = camera.to_electrons(self.movie.read(frame, frame + 1)).astype(np.float32)
+                width = torch.full((1,), self.conditions["psf_sigma_px"])
+                said = model.network(torch.from_numpy(electrons[:, None]), width)
+                rows.append(select_candidates(said, first_frame=frame).rows)
+        candidates = Localizations(as_columns(np.concatenate(rows)), self.truth.info)
+        return {f"{t:g}": best_threshold(candidates, self.truth, tolerance_nm=t).best_jaccard for t in TOLERANCES_NM}
 
 
 def score_simulated(model: Model, density_per_um2: float, *, quick: bool = False) -> dict[str, Any]:

@@ -43,11 +43,15 @@ class L1(HeatmapMatching):
 
 
 class CountMse(HeatmapMatching):
-    """``(Σp − c)²``: asks for the right sum, and not for probabilities of 0 or 1."""
+    """``(Σp − c)²``: asks for the right sum, and not for probabilities of 0 or 1.
+
+    With a smaller weight than counting has: in a scene of 50 molecules an error of 10 would drown the matching.
+    """
 
     name = "count-mse"
     title = "squared error of the count"
     source = f"{_THESIS}, Definition 2.1 and Eq. 3.3"
+    loss: ClassVar[Mapping[str, Any]] = {"count_weight": {"start": 0.03, "end": 0.1, "reached_at": 0.3}}
 
     def counting(self, logits: Tensor, counts: Tensor) -> Tensor:
         """Squared error of the expected count."""

@@ -1,0 +1,121 @@
+"""The benchmarks of trainings: they run, continue where they stopped, and compare seed by seed."""
+
+import argparse
+import importlib
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import tifffile
+
+from smlm_pb.simulation import simulate
+from smlm_pb.simulation.presets import density_sweep
+from smlm_pb.training.methods import DEFAULT_METHOD, METHODS
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """Import a script as if it were run from its folder, and forget it afterwards."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield importlib.import_module
+    for name in NAMES:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stack")
+    movie, truth = simulate(density_sweep(1.0, frames=3, size_px=32))
+    tifffile.imwrite(folder / "movie.tif", movie, photometric="minisblack")
+    truth.save(folder / "truth.csv", format="thunderstorm")
+    return folder
+
+
+def run(script, name, stack, out, *options):
+    # What the camera is like is not estimated here from three frames.
+    conditions = {"e_per_adu": 0.5, "psf_sigma_px": 1.1}
+    trainings = script("_trainings")
+    trainings.Stack._conditions = lambda self, path: conditions
+    paths = ("--movie", stack / "movie.tif", "--truth", stack / "truth.csv", "--cache", out / "cache", "--out", out)
+    return script(name).main(["--quick", "--threads", "1", *map(str, (*paths, *options))])
+
+
+def test_baselines_run_and_continue(script, stack, tmp_path, capsys):
+    keys = "heatmap-matching,upsampling"
+    assert run(script, "baselines", stack, tmp_path, "--only", keys) == 0
+    record = json.loads((tmp_path / "baselines.json").read_text(encoding="utf-8"))
+    assert set(record["results"]["runs"]) == set(keys.split(","))
+    assert record["settings"]["seeds"] == 1
+    assert all(len(row) == len(table["columns"]) for table in record["tables"] for row in table["rows"])
+    assert (tmp_path / "baselines.png").stat().st_size > 5000
+    assert not list((tmp_path / "cache").glob("*.running"))
+    assert capsys.readouterr().out.count("s of training") == 2
+    # Nothing is trained twice, and a run that another process does is left to it.
+    (tmp_path / "cache" / "upsampling-seed0.json").unlink()
+    (tmp_path / "cache" / "upsampling-seed0.running").touch()
+    assert run(script, "baselines", stack, tmp_path, "--only", keys) == 0
+    assert "s of training" not in capsys.readouterr().out
+    old = tmp_path / "cache" / "upsampling-seed0.running"
+    os.utime(old, (0, 0))
+    assert run(script, "baselines", stack, tmp_path, "--only", keys) == 0
+    assert capsys.readouterr().out.count("s of training") == 1
+
+
+def test_ablations_run(script, stack, tmp_path):
+    assert run(script, "ablations", stack, tmp_path, "--only", "heatmap-matching,n-1,lambda-0.4") == 0
+    record = json.loads((tmp_path / "ablations.json").read_text(encoding="utf-8"))
+    assert set(record["results"]["runs"]) == {DEFAULT_METHOD, "n-1", "lambda-0.4"}
+    assert [len(table["rows"]) for table in record["tables"]] == [3, 2]
+    assert all(len(row) == len(table["columns"]) for table in record["tables"] for row in table["rows"])
+
+
+def test_every_arm_differs_in_what_it_says(script):
+    ablations = script("ablations")
+    study = {arm.key: arm for arm, _ in ablations.arms(3)}
+    base = study[ablations.BASE].experiment(0).model_dump()
+    for key, arm in study.items():
+        changed = {name for name, value in arm.experiment(0).model_dump().items() if value != base[name]}
+        assert changed <= {"method", "loss", "network"}, key
+        assert bool(changed) == (key != ablations.BASE), key
+    assert study["lambda-0.4"].experiment(1).loss.bandwidth_px.end == 0.4
+    assert study["lambda-2"].experiment(1).loss.bandwidth_px.start == 2.0
+    assert study["count-3"].experiment(1).loss.count_weight.end == 3.0
+
+
+def test_methods_keep_their_own_defaults(script):
+    baselines = script("baselines")
+    study = {arm.key: (arm, seeds) for arm, seeds in baselines.arms(3)}
+    assert list(study) == list(METHODS)
+    assert study[DEFAULT_METHOD][1] == 5
+    assert study["upsampling"][1] == 3
+    paper, ours = (study[name][0].experiment(2) for name in ("paper", DEFAULT_METHOD))
+    assert (paper.loss.bandwidth_px.end, paper.loss.tile_weight) == (0.2, 0.0)
+    assert (ours.loss.bandwidth_px.end, ours.loss.tile_weight) == (0.3, 0.5)
+    assert (paper.seed, paper.steps, paper.scenes) == (ours.seed, ours.steps, ours.scenes)
+
+
+def test_differences_are_taken_seed_by_seed(script):
+    trainings = script("_trainings")
+    runs = {0: {"a": {"b": 0.5}}, 2: {"a": {"b": 0.9}}, 3: {"a": {"b": None}}}
+    reference = {0: {"a": {"b": 0.4}}, 1: {"a": {"b": 0.1}}, 2: {"a": {"b": 1.0}}}
+    assert trainings.paired(runs, reference, "a", "b") == pytest.approx([0.1, -0.1])
+    assert math.isnan(trainings.values(runs, "a", "b")[2])
+
+
+def test_other_settings_are_trained_anew(script, tmp_path):
+    trainings = script("_trainings")
+    args = argparse.Namespace(cache=tmp_path, quick=True, frames=5)
+    arm = trainings.Arm("x", "x")
+    record = {"experiment": arm.experiment(0, quick=True).model_dump(mode="json"), "frames": 5, "scores": {"s": 1}}
+    (tmp_path / "x-seed0.json").write_text(json.dumps(record))
+    assert trainings.stored(arm, 0, args) == {"s": 1}
+    assert trainings.stored(arm, 1, args) is None
+    assert trainings.stored(trainings.Arm("x", "x", {"loss": {"tile_weight": 0.0}}), 0, args) is None
+    args.frames = 6
+    assert trainings.stored(arm, 0, args) is None
