@@ -142,8 +142,7 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
 
     panel.tabs.setCurrentWidget(panel._pages["Train"])
     panel.training.folder.setText("~/smlm-pb-models")
-    panel.training.fill_button.click()
-    panel.training.look_button.click()
+    panel.training.measure.button.click()
     wait_until(lambda: "Simulated" in panel.training.look_note.text())
     take(viewer, folder, "napari-train")
 

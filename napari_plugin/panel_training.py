@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from napari_plugin.background import Latest
 from napari_plugin.image_layers import ASSUMED_PIXEL_SIZE_NM
+from napari_plugin.long_task import OnProgress, ShouldStop
 from napari_plugin.molecules import frame_on_screen
 from napari_plugin.movie_layers import Place
 from napari_plugin.plot import Curve
@@ -21,13 +23,15 @@ from smlm_pb.errors import ConfigurationError, SmlmPbError
 
 if TYPE_CHECKING:
     from napari_plugin.localize_panel import LocalizePanel
-    from smlm_pb.training import Experiment
+    from smlm_pb.training import Experiment, Likeness
 
 _log = logging.getLogger(__name__)
 _POLL_MS = 1000
 _STOPPING = "Stopping: the error bars of the best model so far are calibrated, then it is written. It takes a minute."
-#: Measured values are widened by this before a network learns their range.
-_PSF_MARGIN, _MARGIN = 1.15, 1.5
+#: Rows that are ranges of the scenes, under the names that the library gives them.
+_RANGES = ("psf_sigma_px", "photons", "background_e")
+#: What the rows of the tab Localize tell the measurement.
+_MEASURE_OPTIONS = ("offset_adu", "e_per_adu", "em_gain", "psf_sigma_px", "frames")
 #: Side of the frames that are compared.
 _LOOK_PX = 48
 
@@ -46,42 +50,74 @@ class Training(QObject):
         self._panel = panel
         self._run: TrainingRun | None = None
         self._looks = 0
+        self._likeness: Likeness | None = None
+        self._filled_density: float | None = None
         self._look = Latest(self._on_look, self._on_look_failed, self)
         self._timer = QTimer(self)
         self._timer.setInterval(_POLL_MS)
         self._timer.timeout.connect(self.poll)
         section = panel.training
-        section.fill_requested.connect(self.fill)
+        section.measure.requested.connect(self.fill)
+        panel.movie.layer_changed.connect(lambda _layer: self._forget_likeness())
+        panel.model.changed.connect(self._forget_likeness)
         section.look_requested.connect(self.look)
         section.train_requested.connect(self.start)
         section.stop_requested.connect(self._on_stop)
 
+    # -- what the movie is like ------------------------------------------------------------------------------
+
     def fill(self) -> None:
-        """Take the ranges from what was measured of the movie, and from the molecules that are shown."""
-        panel, section, conditions = self._panel, self._panel.training, self._panel.inputs.conditions
-        if conditions is None:
-            section.note.say("Choose a movie first, and wait until it is measured.", "error")
+        """Measure the movie with the chosen model, and fill the ranges with scenes in which it finds the same."""
+        section = self._panel.training
+        try:
+            request = self._panel.inputs.run_request()
+        except SmlmPbError as error:
+            section.measure.note.say(in_panel_words(str(error)), "error")
             return
-        sigma, background = conditions.psf_sigma_px, conditions.background_e
-        section.psf_sigma_px.set_value(sigma / _PSF_MARGIN, sigma * _PSF_MARGIN)
-        section.background_e.set_value(background / _MARGIN, background * _MARGIN)
-        said = "PSF width and background were taken from the movie"
-        molecules = panel.results.current
-        if molecules is not None and molecules.n_shown > 100 and "photons" in molecules.table.column_names:
-            dim, bright = np.percentile(molecules.table.photons[molecules.mask], (5, 95))
-            section.photons.set_value(dim / _MARGIN, bright * _MARGIN)
-            _, counts = np.unique(molecules.table.frame[molecules.mask], return_counts=True)
-            info = molecules.table.info
-            pixel = info.pixel_size_nm or ASSUMED_PIXEL_SIZE_NM
-            area_um2 = info.height * info.width * (pixel / 1000) ** 2
-            section.density.set_value(float(f"{_MARGIN * np.percentile(counts, 95) / area_um2:.3g}"))
-            said += ", photons and density from the molecules shown"
-        else:
-            said += "; run once to have photons and density, too"
-        section.note.say(f"{said}.")
+        given = {name: value for name, value in request.options.items() if name in _MEASURE_OPTIONS}
+        start, name, steps = self._panel.model.model, section.name.text().strip(), section.steps.value()
+
+        def work(on_progress: OnProgress, should_stop: ShouldStop) -> Likeness:
+            from smlm_pb.training import propose_like
+
+            return propose_like(
+                request.movie,
+                start=start,
+                name=name or None,
+                steps=steps,
+                **given,
+                on_progress=on_progress,
+                should_stop=should_stop,
+            )
+
+        self._forget_likeness()
+        section.measure.run(work, self._on_measured)
+
+    def _on_measured(self, likeness: Likeness) -> None:
+        section, settings = self._panel.training, likeness.scenes.settings
+        for name in _RANGES:
+            getattr(section, name).set_value(*getattr(settings, name))
+        density = settings.dense_density_per_px2[1] / self._pixel_area_um2()
+        section.density.set_value(float(f"{density:.3g}"))
+        self._likeness, self._filled_density = likeness, section.density.value()
+        section.measure.note.say(describe_likeness(likeness))
+        section.warnings.say("\n".join(map(in_panel_words, likeness.warnings)), "warning")
+        self.look()
+
+    def _forget_likeness(self) -> None:
+        """Movie or model are others now: what was measured does not hold for them."""
+        section = self._panel.training
+        self._likeness = None
+        section.measure.forget()
+        section.warnings.say("")
+
+    def _pixel_area_um2(self) -> float:
+        conditions = self._panel.inputs.conditions
+        pixel = (conditions.pixel_size_nm if conditions else None) or ASSUMED_PIXEL_SIZE_NM
+        return float((pixel / 1000) ** 2)
 
     def experiment(self) -> Experiment:
-        """What the rows say.
+        """What the rows say; what they do not name is as it was measured, or the library's default.
 
         Raises
         ------
@@ -90,35 +126,42 @@ class Training(QObject):
         """
         from smlm_pb.training import Experiment
 
-        section = self._panel.training
+        section, card, likeness = self._panel.training, self._panel.model.card, self._likeness
         faults = section.faults()
         if faults:
             raise ConfigurationError(faults[0])
-        scenes: dict[str, Any] = {}
-        for name in ("psf_sigma_px", "photons", "background_e"):
-            value = getattr(section, name).value()
-            if value is not None:
-                scenes[name] = list(value)
-        density = section.density.value()
-        if density is not None:
-            conditions = self._panel.inputs.conditions
-            pixel = (conditions.pixel_size_nm if conditions else None) or ASSUMED_PIXEL_SIZE_NM
-            per_px2 = density * (pixel / 1000) ** 2
-            scenes["dense_density_per_px2"] = [per_px2 / 8, per_px2]
-            scenes["sparse_density_per_px2"] = [per_px2 / 800, per_px2 / 4]
+        measured: dict[str, Any] = {} if likeness is None else likeness.experiment.model_dump(mode="json")
         steps = section.steps.value()
         content: dict[str, Any] = {
             "name": section.name.text().strip(),
             "description": "Trained in napari for one's own movies",
             "steps": steps,
-            "scenes": scenes,
+            "scenes": self._scenes(measured.get("scenes", {})),
             "validation": {"every_steps": max(1, min(1000, steps // 12))},
         }
-        card = self._panel.model.card
-        if section.start_from.currentData() and card is not None:
+        if not section.start_from.currentData() or card is None:
+            content |= {"like": measured.get("like")}
+        elif measured:
+            content = {**measured, **content, "description": measured["description"]}
+            content["validation"] = {**measured["validation"], **content["validation"]}
+        else:
             content |= {"start_from": self._panel.model.model, "network": card.network}
             content["description"] = f"Adapted in napari to one's own movies, from the model '{card.name}'"
         return Experiment.from_dict(content, source="The training tab")
+
+    def _scenes(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """The range of scenes: as measured, with what the rows say in its place."""
+        section, scenes = self._panel.training, dict(measured)
+        for name in _RANGES:
+            value = getattr(section, name).value()
+            if value is not None:
+                scenes[name] = list(value)
+        density = section.density.value()
+        if density is not None and not (measured and density == self._filled_density):
+            per_px2 = density * self._pixel_area_um2()
+            scenes["dense_density_per_px2"] = [per_px2 / 8, per_px2]
+            scenes["sparse_density_per_px2"] = [per_px2 / 800, per_px2 / 4]
+        return scenes
 
     # -- real and simulated --------------------------------------------------------------------------------
 
@@ -140,14 +183,13 @@ class Training(QObject):
         frame = min(max(0, frame_on_screen(panel.viewer, layer, Place.of_layer(layer))), movie.n_frames - 1)
 
         def work() -> tuple[Any, Any]:
-            from smlm_pb.simulation.scenes import draw_scene
+            from smlm_pb.training.like_scenes import draw_like
 
             camera = conditions.camera
             real = camera.to_electrons(movie.read(frame, frame + 1))[0] / camera.excess_noise_factor
             top, left = (max(0, (size - _LOOK_PX) // 2) for size in real.shape)
-            return real[top : top + _LOOK_PX, left : left + _LOOK_PX], draw_scene(
-                np.random.default_rng(seed), settings, _LOOK_PX
-            )
+            (scene,) = draw_like(settings, count=1, size_px=_LOOK_PX, seed=seed)
+            return real[top : top + _LOOK_PX, left : left + _LOOK_PX], scene
 
         self._look.submit(work)
 
@@ -155,11 +197,13 @@ class Training(QObject):
         real, scene = answer
         section = self._panel.training
         section.show_pictures(True)
+        low, high = (float(value) for value in np.percentile(real, (1, 99.8)))
         for picture, pixels in ((section.real, real), (section.simulated, scene.electrons)):
-            picture.show_pixels(pixels, float(np.percentile(pixels, 1)), float(np.percentile(pixels, 99.8)))
+            picture.show_pixels(pixels, low, max(high, low + 1))  # both alike, so that they can be compared
         section.look_note.say(
-            f"Simulated: {scene.structure}, {len(scene.x)} molecules, σ {scene.psf_sigma_px:.2f} px, background "
-            f"{float(np.mean(scene.background)):.3g} e⁻/px. Press again for another one."
+            f"In the same grey scale. Simulated: {scene.structure}, {len(scene.x)} molecules, "
+            f"σ {scene.psf_sigma_px:.2f} px, background {float(np.mean(scene.background)):.3g} e⁻/px. "
+            "Press again for another one."
         )
 
     def _on_look_failed(self, error: Exception) -> None:
@@ -214,7 +258,8 @@ class Training(QObject):
             if section.stop_button.isEnabled():
                 section.note.say(f"{_describe_best(state)}{left}".lstrip(", "))
         steps = np.array([entry["step"] for entry in state.history], float)
-        jaccard = np.array([entry["validation"].get("jaccard") or np.nan for entry in state.history], float)
+        # None, where nothing could be judged, becomes NaN.
+        jaccard = np.array([entry["validation"].get("jaccard") for entry in state.history], float)
         loss = np.array([entry["loss"].get("total", np.nan) for entry in state.history], float)
         section.plot.show_curves([Curve("", steps, jaccard)])
         section.loss_plot.show_curves([Curve("", steps, loss)])
@@ -228,6 +273,7 @@ class Training(QObject):
     def close(self) -> None:
         """The panel ends: end the training too; it keeps the best model so far."""
         self._look.close()
+        self._panel.training.measure.close_task()
         if self._run is not None:
             self._run.stop()
         self._timer.stop()
@@ -240,3 +286,14 @@ def _describe_best(state: TrainingState) -> str:
         return ""
     best = f"Best Jaccard index so far {max(scores.values()):.2f}"
     return f"{best} (at the start {scores[0]:.2f})" if 0 in scores else best
+
+
+def describe_likeness(likeness: Likeness) -> str:
+    """What the model finds in the movie and in simulated frames, as a small HTML table."""
+    found = likeness.measure.found
+    cells = [("", "movie", "simulated"), *((name, movie, simulated) for name, movie, simulated, _ in likeness.rows())]
+    rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}&nbsp; </td>' for cell in row)}</tr>" for row in cells)
+    return (
+        f"<table>{rows}</table>Median (5 % to 95 %) of {found.molecules} molecules in {found.frames} frames, found by "
+        f"model '{escape(likeness.start)}' in both; they lie as: {escape(found.arrangement)}."
+    )

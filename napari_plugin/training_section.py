@@ -22,13 +22,14 @@ from qtpy.QtWidgets import (
 
 from napari_plugin.choosers import OptionalNumber
 from napari_plugin.inspect_section import PixelImage
+from napari_plugin.long_task import LongTask
 from napari_plugin.plot import CurvePlot
 from napari_plugin.settings import keep_number
 from napari_plugin.theme import Note
 
 _HINT = (
     "For movies outside of what the shipped models know. Fill the ranges from your movie, check that simulated frames "
-    "look like real ones, then train: an hour or more without a graphics card; napari stays free."
+    "look like real ones, then train: minutes to adapt a model, hours from nothing; napari stays free."
 )
 
 
@@ -64,7 +65,6 @@ class TrainingSection(QWidget):
         The viewer.
     """
 
-    fill_requested = Signal()
     look_requested = Signal()
     train_requested = Signal()
     stop_requested = Signal()
@@ -98,9 +98,16 @@ class TrainingSection(QWidget):
         self.steps.setRange(1, 1_000_000)
         self.steps.setSingleStep(1000)
         keep_number(self.steps, "training", "steps")
-        self.steps.setToolTip("Steps of the training: more are better, with less and less gain")
-        self.fill_button = QPushButton("Fill from the movie")
-        self.fill_button.setToolTip("Take the ranges from what was measured of the movie, and from the molecules shown")
+        self.steps.setToolTip(
+            "Steps of the training: 1500 adapt a model in ten minutes or so; from nothing, 20 000 or more are needed."
+        )
+        self.measure = LongTask(
+            viewer,
+            "Fill from the movie",
+            "Measure the movie with the chosen model, and find ranges in whose simulated frames the model finds as "
+            "many molecules, as bright, as in the movie",
+        )
+        self.warnings = Note(viewer)
         self.look_button = QPushButton("Real and simulated")
         self.look_button.setToolTip("Show a frame of the movie beside a simulated one: they should look alike")
         self.real, self.simulated = PixelImage(viewer, "real"), PixelImage(viewer, "simulated")
@@ -156,9 +163,7 @@ class TrainingSection(QWidget):
         form.addRow("Background [e⁻/px]", self.background_e)
         form.addRow("Density up to [/µm²]", self.density)
         form.addRow("Steps", self.steps)
-        buttons, pictures, run = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
-        buttons.addWidget(self.fill_button)
-        buttons.addWidget(self.look_button)
+        pictures, run = QHBoxLayout(), QHBoxLayout()
         pictures.addWidget(self.real)
         pictures.addWidget(self.simulated)
         for widget in (self.train_button, self.progress):
@@ -168,7 +173,9 @@ class TrainingSection(QWidget):
         layout.setSpacing(4)
         layout.addWidget(self.hint)
         layout.addLayout(form)
-        layout.addLayout(buttons)
+        layout.addWidget(self.measure)
+        layout.addWidget(self.warnings)
+        layout.addWidget(self.look_button)
         layout.addLayout(pictures)
         layout.addWidget(self.look_note)
         layout.addLayout(run)
@@ -177,7 +184,6 @@ class TrainingSection(QWidget):
         layout.addWidget(self.loss_plot)
         layout.addStretch(1)
         self.browse.clicked.connect(self._on_browse)
-        self.fill_button.clicked.connect(self.fill_requested)
         self.look_button.clicked.connect(self.look_requested)
         self.train_button.clicked.connect(self.train_requested)
         self.stop_button.clicked.connect(self.stop_requested)
