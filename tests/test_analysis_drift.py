@@ -8,8 +8,9 @@ import pytest
 from smlm_pb.analysis import apply_drift, correct_drift, estimate_drift
 from smlm_pb.analysis.drift_correlation import _quadratic_peak, _solve_redundant
 from smlm_pb.analysis.drift_figure import drift_figure, save_path
+from smlm_pb.analysis.drift_joint import Rows, banded_product, posterior, settle
 from smlm_pb.analysis.drift_kernel import Trajectory
-from smlm_pb.analysis.drift_walk import smooth
+from smlm_pb.analysis.drift_walk import Walk, smooth
 from smlm_pb.cli.main import main
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 from smlm_pb.localizations import Localizations, MovieInfo
@@ -257,3 +258,54 @@ def test_command_says_when_nothing_was_removed(tmp_path, capsys):
 
     assert "No drift removed: molecules held out" in capsys.readouterr().err
     assert np.array_equal(Localizations.load(tmp_path / "movie_locs_undrifted.hdf5").x, locs.x)
+
+
+def test_fast_drift_is_found_from_within_the_blinks():
+    locs, path = drifting("random_walk", 500, "rings", n=10_000, seed=7, on_frames=6.0)
+    reference = estimate_drift(locs, check=False)
+
+    # With blinks as wholes, 7 nm would be left.
+    assert residual_nm(reference, path, locs) < 5.0
+
+
+def test_banded_product_and_posterior_equal_the_dense_ones():
+    rng = np.random.default_rng(8)
+    n, width = 12, 3
+    dense = np.zeros((n, n))
+    for start in range(n - width):
+        part = rng.normal(size=width + 1)
+        dense[start : start + width + 1, start : start + width + 1] += np.outer(part, part)
+    band = np.zeros((width + 1, n))
+    for step in range(width + 1):
+        band[-1 - step, step:] = np.diagonal(dense, step)
+    force, stiffness = rng.normal(size=n), rng.uniform(0.5, 2, n - 1)
+
+    assert banded_product(band, force) == pytest.approx(dense @ force)
+
+    mean, squared_step, _ = posterior(band, force, stiffness, rng, 20_000)
+    precision = dense + np.diag(np.append(stiffness, 0) + np.append(0, stiffness))
+    precision -= np.diag(stiffness, 1) + np.diag(stiffness, -1)
+    covariance = np.linalg.inv(precision)
+    assert mean == pytest.approx(covariance @ force, rel=1e-5)
+    variance = np.diag(covariance)[1:] + np.diag(covariance)[:-1] - 2 * np.diag(covariance, 1)
+    assert squared_step == pytest.approx(np.diff(mean) ** 2 + variance, rel=0.1)
+
+
+def test_a_known_structure_tells_more_than_the_blinks_of_each_other():
+    path = draw_drift(np.random.default_rng(9), "random_walk", 400, 100)
+    simulated = simulate_localizations("clusters", n_localizations=4000, n_frames=400, drift_nm=path, seed=9)
+    blinks, n = simulated.molecule, len(simulated.molecule)
+    order = np.lexsort((simulated.locs.frame, blinks))
+    xy = np.stack([simulated.locs.x, simulated.locs.y], axis=1)[order] * 100.0
+    rows = Rows(xy, simulated.locs.frame[order] + 0.5, np.full(n, 10.0), np.arange(n))
+    sites = np.unique(np.stack([simulated.true_x, simulated.true_y], axis=1) * 100, axis=0)
+    rough = Trajectory(np.arange(400) + 0.5, path + np.random.default_rng(1).normal(0, 3, path.shape))
+    walks = [Walk(5.0, np.ones(399), 1.0, 0)] * 2
+
+    def error(structure):
+        found = settle(rows, rough, walks, 400, 8.0, np.random.default_rng(0), structure_nm=structure)
+        difference = found.displacement_nm - path
+        return float((difference - difference.mean(axis=0)).std())
+
+    assert error(sites) < error(None)
+    assert error(sites) < 6

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.analysis.drift_check import CERTAIN, chequerboard, held_out_gain, tiles
+from smlm_pb.analysis.drift_joint import Rows
 from smlm_pb.analysis.drift_kernel import Trajectory, fit_trajectory
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 
@@ -259,11 +260,12 @@ class Data:
     n_frames: int
     sigma_nm: float
     apart: float
+    rows: Rows | None = None
 
     @classmethod
     def of(cls, locs: Localizations, method: Method, pixel_size_nm: float) -> Data:
         """Take from a table what a method needs; refuses one that does not suffice."""
-        from smlm_pb.analysis.linking import link
+        from smlm_pb.analysis.linking import DEFAULT_RADIUS_SIGMA, find_blinks, make_gate, merge_groups
 
         n_frames = max(locs.info.n_frames, int(locs["frame"].max()) + 1 if len(locs) else 0)
         if n_frames < 20:
@@ -275,7 +277,8 @@ class Data:
                 "localize with a program that reports precisions, or add them."
             )
         # One row per blink: the frames of a blink agree with each other whatever the stage does.
-        blinks = link(locs, max_dark_frames=1)
+        group = find_blinks(locs, make_gate(locs, None, DEFAULT_RADIUS_SIGMA, pixel_size_nm), 1)
+        blinks = merge_groups(locs, group)
         if len(blinks) < LEAST_MOLECULES:
             raise TableError(f"Drift needs at least {LEAST_MOLECULES} blinks; the table has {len(blinks)}.")
         length = blinks["on_frames"].astype(np.float64)
@@ -291,7 +294,28 @@ class Data:
             n_frames=n_frames,
             sigma_nm=sigma_nm,
             apart=min(3 * float(np.percentile(length, 95)) + 2, n_frames / 5),
+            rows=_rows(locs, group, sigma_nm, pixel_size_nm) if method == "kernel" else None,
         )
+
+    def rows_of(self, part: npt.NDArray[np.bool_]) -> Rows | None:
+        """The localizations of some of the blinks, which are numbered anew."""
+        if self.rows is None or part.all():
+            return self.rows
+        inside = part[self.rows.blink]
+        number = np.cumsum(part) - 1
+        rows = self.rows
+        return Rows(rows.xy[inside], rows.time[inside], rows.sigma[inside], number[rows.blink[inside]])
+
+
+def _rows(locs: Localizations, group: npt.NDArray[np.intp], sigma_nm: float, pixel_size_nm: float) -> Rows:
+    """All localizations in nm, sorted by blink and time."""
+    order = np.lexsort((locs["frame"], group))
+    xy = np.stack([locs["x"], locs["y"]], axis=1).astype(np.float64)[order] * pixel_size_nm
+    sigma = np.sqrt((locs["sigma_x"].astype(np.float64) ** 2 + locs["sigma_y"].astype(np.float64) ** 2) / 2)
+    usable = np.isfinite(sigma) & (sigma > 0)
+    # A precision far from all others is a failed fit, and must not outweigh them.
+    sigma = np.clip(np.where(usable, sigma * pixel_size_nm, 5 * sigma_nm), 0.2 * sigma_nm, 5 * sigma_nm)
+    return Rows(xy, locs["frame"][order] + 0.5, sigma[order], group[order])
 
 
 @dataclass(frozen=True)
@@ -316,6 +340,7 @@ class _Fitter:
                 apart=self.data.apart,
                 seed=self.seed,
                 on_step=on_step,
+                rows=self.data.rows_of(part),
             )
         n_stretches = self.n_stretches or int(np.clip(len(self.data.time) / 2000, 5, 40))
         if self.method == "comet":

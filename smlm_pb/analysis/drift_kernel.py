@@ -3,7 +3,7 @@
 Of two stretches of the movie, the localizations of one are a sample of the density of the other, moved by the drift
 between them. The overlap of the two sums of Gaussians, ``C(d) = ΣΣ exp(−|x_i − d − y_j|²/2λ²)``, is the cross term of
 continuous heatmap matching as a function of that displacement; it has a closed form, an analytic gradient and no
-pixels. Two stages use it:
+pixels. Three stages use it:
 
 * *coarse*: some ten stretches, all pairs at once, with λ annealed from half the largest drift down (a small λ alone
   leaves far points without a pull);
@@ -11,7 +11,8 @@ pixels. Two stages use it:
   ``log Σ_j exp(−|x_i − d − y_j|²/2λ²)`` towards the molecules of other times; the pulls of a stretch are a
   measurement of its displacement with a known variance. A random walk with heavy-tailed steps (so that a jump stays a
   jump) around a smooth curve is fitted through these measurements; how flexible the curve is, how far the walk steps,
-  and how much noisier the measurements are than they claim, is found from the data (marginal likelihood).
+  and how much noisier the measurements are than they claim, is found from the data (marginal likelihood);
+* *joint* (:mod:`smlm_pb.analysis.drift_joint`): single frames, with every localization instead of every blink.
 
 Stretches across a jump start half-way and would never be pulled to either side; they try all positions in between.
 """
@@ -26,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.analysis.drift_joint import Rows, settle
 from smlm_pb.analysis.drift_walk import Walk, follow
 
 FloatArray = npt.NDArray[Any]
@@ -80,6 +82,7 @@ def fit_trajectory(
     apart: float,
     seed: int,
     on_step: Callable[[float], None],
+    rows: Rows | None = None,
 ) -> Trajectory:
     """Find the path of the drift.
 
@@ -101,6 +104,8 @@ def fit_trajectory(
         Seed of the choice of molecules where there are too many pairs.
     on_step : callable
         Called with the finished share, 0 to 1; may raise to stop.
+    rows : Rows, optional
+        The single localizations of the blinks, for the last stage.
 
     Returns
     -------
@@ -116,7 +121,7 @@ def fit_trajectory(
         widths.append(widths[-1] / 2)
     levels = _levels(n, n_nodes, n_frames, sigma_nm)
     path = Trajectory(_node_times(n_nodes, n_frames), np.zeros((n_nodes, 2)))
-    n_steps = len(widths) + len(levels)
+    n_steps = len(widths) + len(levels) + (rows is not None)
     for k, width in enumerate(widths):
         path = _coarse(problem, path, width, rng)
         on_step((k + 1) / n_steps)
@@ -124,6 +129,8 @@ def fit_trajectory(
     for k, (nodes, width) in enumerate(levels):
         path, walks = _fine(problem, path, walks, nodes, width, rng)
         on_step((len(widths) + k + 1) / n_steps)
+    if rows is not None and walks is not None:
+        path = settle(rows, path, walks, n_frames, apart, rng, lambda share: on_step((n_steps - 1 + share) / n_steps))
     return path
 
 
@@ -154,7 +161,7 @@ def _coarse(problem: _Problem, path: Trajectory, width_nm: float, rng: np.random
     n_nodes = len(path.time)
     node = _node_of(problem.time, n_nodes, problem.n_frames)
     start = path.displacement_nm
-    chosen, pairs = _pairs(problem.xy - start[node], 3 * width_nm, _COARSE_PAIRS, rng)
+    chosen, pairs = near_pairs(problem.xy - start[node], 3 * width_nm, _COARSE_PAIRS, rng)
     first, second = chosen[pairs[:, 0]], chosen[pairs[:, 1]]
     a, b = node[first], node[second]
     other = a != b
@@ -178,7 +185,7 @@ def _coarse(problem: _Problem, path: Trajectory, width_nm: float, rng: np.random
     return Trajectory(path.time, _centred(displacement, node))
 
 
-def _pairs(xy: FloatArray, reach: float, at_most: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
+def near_pairs(xy: FloatArray, reach: float, at_most: int, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
     """Rows of a sample small enough, and its pairs (m, 2) within the reach as positions in the sample."""
     from scipy.spatial import cKDTree
 
@@ -221,7 +228,7 @@ def _fine(
     d = path.at(time)
     width_nm = _wide_enough(problem, d[node], width_nm, rng)
     d = _snap(problem, path, node, time, d, width_nm, rng)
-    chosen, pairs = _pairs(problem.xy - d[node], _REACH * width_nm, _FINE_PAIRS, rng)
+    chosen, pairs = near_pairs(problem.xy - d[node], _REACH * width_nm, _FINE_PAIRS, rng)
     moments = problem.time[chosen]
     pairs = pairs[np.abs(moments[pairs[:, 0]] - moments[pairs[:, 1]]) >= problem.apart]
     i, j = pairs[:, 0], pairs[:, 1]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 FloatArray = npt.NDArray[Any]
 
 # Degrees of freedom of the steps; 2 lets single steps be 30 times the typical one.
-_TAIL = 2.0
+TAIL = 2.0
 # Pieces of the smooth curve around which the path walks: none, a line, splines.
 _KNOTS = (0, 1, 4, 10, 25)
 # With so many stretches the choice of the curve is kept for the finer ones.
@@ -62,8 +62,8 @@ def _choose(measured: FloatArray, information: FloatArray, coarser: Walk | None)
             weight, evidence = np.ones(n - 1), 0.0
             for _ in range(3):
                 _, _, squared_step, evidence = smooth(rest, information, weight / variance)
-                evidence += 0.5 * _TAIL * float((np.log(weight) - weight).sum())  # of the tail's scale mixture
-                weight = (_TAIL + 1) / (_TAIL + squared_step / variance)
+                evidence += 0.5 * TAIL * float((np.log(weight) - weight).sum())  # of the tail's scale mixture
+                weight = (TAIL + 1) / (TAIL + squared_step / variance)
             if evidence - penalty > best_evidence:
                 best, best_evidence = Walk(float(variance), weight, 1.0, n_knots), evidence - penalty
     return best
@@ -80,7 +80,7 @@ def _follow_around(
     mean: FloatArray = rest
     for _ in range(n_rounds):
         mean, variance, squared_step, _ = smooth(rest, information / excess, weight / step_variance)
-        weight = (_TAIL + 1) / (_TAIL + squared_step / step_variance)
+        weight = (TAIL + 1) / (TAIL + squared_step / step_variance)
         step_variance = max(float(np.mean(weight * squared_step)), 1e-8)
         misfit = ((rest - mean) ** 2 + variance) * information
         excess = float(np.clip(misfit[known].mean(), 1.0, 20.0)) if known.any() else 1.0
@@ -89,16 +89,22 @@ def _follow_around(
 
 def _smooth_curve(measured: FloatArray, information: FloatArray, n_knots: int) -> FloatArray:
     """Weighted least-squares curve: none (0), a line (1), or a cubic spline of so many pieces."""
-    from scipy.interpolate import BSpline
-
-    n = len(measured)
-    if n_knots == 0:
-        return np.zeros(n)
-    degree, t = (1 if n_knots == 1 else 3), np.linspace(0, 1, n)
-    knots = np.concatenate([np.zeros(degree), np.linspace(0, 1, n_knots + 1), np.ones(degree)])
-    design = BSpline.design_matrix(t, knots, degree).toarray()
+    design = spline_design(len(measured), n_knots)
+    if not design.shape[1]:
+        return np.zeros(len(measured))
     root = np.sqrt(information + 1e-9 * information.max())[:, None]
     return np.asarray(design @ np.linalg.lstsq(design * root, measured * root[:, 0], rcond=None)[0])
+
+
+def spline_design(n: int, n_knots: int) -> FloatArray:
+    """Columns (n, …) of which a curve is composed: none (0), a line (1), or cubic splines of so many pieces."""
+    from scipy.interpolate import BSpline
+
+    if n_knots == 0:
+        return np.zeros((n, 0))
+    degree, t = (1 if n_knots == 1 else 3), np.linspace(0, 1, n)
+    knots = np.concatenate([np.zeros(degree), np.linspace(0, 1, n_knots + 1), np.ones(degree)])
+    return np.asarray(BSpline.design_matrix(t, knots, degree).toarray())
 
 
 def smooth(
