@@ -19,8 +19,10 @@ the movie; the measured value appears in grey.</li>
 found.</li>
 <li><b>Threshold</b>: the smallest probability that is shown. It acts at once, nothing is computed again.</li>
 <li><b>Image</b>, <b>Filter</b>, <b>Inspect</b>: draw anew, keep ranges of photons or precision, click a molecule.</li>
-<li><b>Analyse</b>: quality without a truth, drift, blinks, comparison with a truth, and a report on one page.</li>
-<li><b>Train</b>: adapt a model to movies that lie outside of what the shipped ones know.</li>
+<li><b>Analyse</b>: quality without a truth, drift, blinks, comparison with a truth; what is left over in the movie,
+errors measured on a twin of it, the density that the model can bear; and a report on one page.</li>
+<li><b>Train</b>: adapt a model to movies that lie outside of what the shipped ones know. <b>Fill from the movie</b>
+measures what is needed, real and simulated frames are shown side by side, <b>Stop</b> keeps the best model.</li>
 <li><b>Save molecules</b> writes what is shown, with its whole history. Picasso opens the HDF5.</li>
 </ol>
 <p>Keys: Tab goes through the rows, Alt+1 to Alt+6 open the tabs, Ctrl+Return runs, Esc cancels.</p>
@@ -41,7 +43,7 @@ def show_help(parent: QWidget) -> None:
 
 
 def _link() -> str:
-    """The documentation: on the web where the package states an address, or the pages beside an installed checkout."""
+    """The documentation: on the web where the package states an address, beside an installed checkout, or built in."""
     try:
         urls = metadata("smlm-pb").get_all("Project-URL") or []
     except PackageNotFoundError:
@@ -49,6 +51,15 @@ def _link() -> str:
     for entry in urls:
         label, _, url = entry.partition(", ")
         if label.casefold() in ("documentation", "homepage"):
-            return f'<p><a href="{url}">Documentation</a></p>'
+            return f'<p><a href="{escape(url)}">Documentation</a></p>'
     page = Path(__file__).resolve().parents[1] / "docs" / "napari.md"
-    return f'<p><a href="{escape(page.as_uri())}">Documentation: {escape(str(page))}</a></p>' if page.exists() else ""
+    if page.exists():
+        return f'<p><a href="{escape(page.as_uri())}">Documentation: {escape(str(page))}</a></p>'
+    return _BUILT_IN
+
+
+#: A package that was installed without its documentation explains itself.
+_BUILT_IN = """
+<p>Every row explains itself when the mouse rests on it. The same steps without napari: <code>smlm-pb --help</code>,
+and <code>help(smlm_pb)</code> in Python; the folder <code>docs</code> of the source explains the methods.</p>
+"""

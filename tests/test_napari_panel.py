@@ -194,6 +194,78 @@ def test_from_the_sample_to_molecules_image_and_a_saved_table(sample_panel, view
     assert errors(notes) == []
 
 
+def test_the_whole_way_with_mouse_and_keys(sample_panel, viewer, qtbot, notes, tmp_path, monkeypatch):
+    """Sample, preview, run, filter, drift, save, reopen: as a user does it."""
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtWidgets import QFileDialog
+
+    def press(button):
+        assert button.isEnabled()
+        qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
+
+    panel, movie = sample_panel, viewer.layers["filaments"]
+    n_frames, steps_px = len(movie.data), 3
+    for frame in range(n_frames):  # a stage that wanders off, by whole pixels
+        movie.data[frame] = np.roll(movie.data[frame], steps_px * frame // n_frames, axis=1)
+
+    # Preview.
+    shown = []
+    panel.inputs.preview.shown.connect(shown.append)
+    qtbot.keyClick(panel.search.live_preview, Qt.Key.Key_Space)
+    viewer.dims.set_current_step(0, 3)
+    qtbot.waitUntil(lambda: bool(shown) and shown[-1].frame == 3, timeout=LIMIT_MS)
+    assert len(shown[-1].candidates)
+    qtbot.keyClick(panel.search.live_preview, Qt.Key.Key_Space)
+
+    # Run.
+    press(panel.run_bar.run_button)
+    qtbot.waitUntil(lambda: not panel.is_running, timeout=LIMIT_MS)
+    found = panel.results.current
+    assert found.table.frame.max() == n_frames - 1
+    n_found = found.n_shown
+
+    # Filter: drag the lower handle of the probability.
+    panel.tabs.setCurrentWidget(panel._pages["Filter"])
+    histogram = panel.filter.histograms["probability"]
+    histogram.resize(212, 52)
+    qtbot.mousePress(histogram, Qt.MouseButton.LeftButton, pos=QPoint(100, 20))
+    qtbot.mouseMove(histogram, QPoint(150, 20))
+    qtbot.mouseRelease(histogram, Qt.MouseButton.LeftButton, pos=QPoint(150, 20))
+    least = found.filters.ranges["probability"][0]
+    assert panel.search.threshold.spin.value() == pytest.approx(least, abs=0.01)
+    assert 0 < found.n_shown < n_found
+    assert found.layer.shown.sum() == found.n_shown
+
+    # Drift.
+    panel.tabs.setCurrentWidget(panel._pages["Analyse"])
+    press(panel.analysis.drift_button)
+    qtbot.waitUntil(lambda: "Removed a drift" in panel.analysis.drift_note.text(), timeout=LIMIT_MS)
+    corrected = panel.results.current
+    x_nm, y_nm = corrected.drift.range_nm
+    assert x_nm == pytest.approx(100 * (steps_px - 1), abs=60)
+    assert y_nm < 60
+    assert not found.layer.visible
+    qtbot.waitUntil(lambda: panel.results.image.rendering.n_molecules == corrected.n_shown, timeout=LIMIT_MS)
+
+    # Save, through the dialog.
+    path = tmp_path / "steady.hdf5"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_, **__: (str(path), "HDF5"))
+    press(panel.run_bar.save_button)
+    qtbot.waitUntil(lambda: "Saved steady.hdf5" in panel.run_bar.status.text(), timeout=LIMIT_MS)
+
+    # Reopen.
+    (reopened,) = viewer.open(str(path), plugin="smlm-pb")
+    panel.molecules.choose(reopened)
+    again = panel.results.current.table
+    for name in corrected.table.column_names:
+        np.testing.assert_array_equal(again[name], corrected.table[name])
+    history = [step["step"] for step in again.provenance]
+    assert history[:3] == ["localize", "filter", "drift"]
+    assert f"probability >= {least:.6g}" in again.provenance[1]["condition"]
+    np.testing.assert_allclose(reopened.scale, movie.scale)
+    assert errors(notes) == []
+
+
 def test_image_is_drawn_anew_by_settings_and_by_zoom(panel, viewer, qtbot):
     molecules = run_to_the_end(panel, qtbot, last_frame=9)
     image = panel.results.image
@@ -1014,6 +1086,21 @@ def test_help_tells_the_steps_and_leads_to_the_documentation(panel, qtbot):
     assert "Run" in box.text()
     assert 'href="' in box.text()
     box.close()
+
+
+def test_help_of_an_installed_package_leads_to_its_address_or_explains_itself(monkeypatch, tmp_path):
+    from email.message import Message
+
+    from napari_plugin import help as panel_help
+
+    installed = Message()
+    installed["Project-URL"] = "Documentation, https://example.org/docs?a=1&b=2"
+    monkeypatch.setattr(panel_help, "metadata", lambda name: installed)
+    assert 'href="https://example.org/docs?a=1&amp;b=2"' in panel_help._link()
+    monkeypatch.setattr(panel_help, "metadata", lambda name: Message())
+    monkeypatch.setattr(panel_help, "__file__", str(tmp_path / "site-packages" / "napari_plugin" / "help.py"))
+    assert "smlm-pb --help" in panel_help._link()  # no address, no checkout: nothing leads nowhere
+    assert "href" not in panel_help._link()
 
 
 def test_warnings_can_be_read_in_every_theme(viewer):
