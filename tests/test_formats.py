@@ -26,6 +26,7 @@ TELL_PIXEL_SIZE = {
     "picasso",
     "thunderstorm",
     "smap",
+    "smap-v73",
     "smappy",
     "decode",
     "decode-csv",

@@ -207,7 +207,7 @@ def smap_v73(path, info=SMAP_INFO, loc=SMAP_LOC):
 @pytest.mark.parametrize("make", [smap_v7, smap_v73])
 def test_smap(tmp_path, make):
     path = make(tmp_path / "a_sml.mat")
-    assert sniff(path) == "smap"
+    assert sniff(path) == ("smap" if make is smap_v7 else "smap-v73")
     locs = read_table(path)
     # SMAP counts pixels from 1.
     assert locs.x.tolist() == pytest.approx([0.0, 9.0], abs=1e-5)
@@ -245,6 +245,46 @@ def test_smap_of_several_movies(tmp_path):
     locs = read_table(path)
     assert locs.info.pixel_size_nm == 104.0
     assert "2 movies" in notes(locs)
+
+
+def test_smap_v73_is_what_matlab_writes(tmp_path):
+    path = tmp_path / "a_sml.mat"
+    columns = {"frame": [0, 4], "x": [1.0, 2.0], "y": [3.0, 4.0], "sigma_x": [0.1, 0.1], "sigma_y": [0.1, 0.1]}
+    columns["µ /s"] = [0.5, 0.25]
+    locs = Localizations(columns, MovieInfo(5, 8, 9, 104.0, "Zelle ä"))
+    write_table(locs, path, "smap-v73")
+    start = path.read_bytes()[:520]
+    assert start.startswith(b"MATLAB 7.3 MAT-file, Platform: ")
+    assert start[116:128] == bytes(8) + b"\x00\x02IM"
+    assert start[512:] == b"\x89HDF\r\n\x1a\n"
+    with h5py.File(path) as file:
+        loc = file["saveloc/loc"]
+        assert loc.attrs["MATLAB_class"] == b"struct"
+        assert [b"".join(name) for name in loc.attrs["MATLAB_fields"]][:3] == [b"frame", b"xnm", b"ynm"]
+        assert set(loc) == {b"".join(name).decode() for name in loc.attrs["MATLAB_fields"]}
+        assert "f____s" in loc  # a name that MATLAB accepts
+        assert (loc["xnm"].shape, loc["xnm"].dtype, loc["xnm"].attrs["MATLAB_class"]) == ((1, 2), "f4", b"single")
+        assert (loc["frame"][()].tolist(), loc["frame"].attrs["MATLAB_class"]) == ([[1.0, 5.0]], b"double")
+        name = file["saveloc/file/name"]
+        assert (name.shape, name.dtype, name.attrs["MATLAB_class"], name.attrs["MATLAB_int_decode"]) == (
+            (7, 1),
+            "u2",
+            b"char",
+            2,
+        )
+        empty = file["saveloc/file/average"]
+        assert (empty[()].tolist(), empty.attrs["MATLAB_empty"]) == ([0, 0], 1)
+        assert file["saveloc/file/info/roi"].shape == (4, 1)
+    again = read_table(path)
+    assert again.info == locs.info
+    assert again.x.tolist() == pytest.approx([1.0, 2.0], abs=1e-5)
+
+
+def test_smap_table_too_large_for_v7_is_written_as_v73(tmp_path, monkeypatch):
+    monkeypatch.setattr("smlm_pb.formats.smap._LARGEST_V7", 10)
+    locs = Localizations({"frame": [0, 4], "x": [1.0, 2.0], "y": [3.0, 4.0]}, MovieInfo(5, 8, 9, 104.0))
+    write_table(locs, tmp_path / "a_sml.mat", "smap")
+    assert sniff(tmp_path / "a_sml.mat") == "smap-v73"
 
 
 def test_smap_damaged(tmp_path):

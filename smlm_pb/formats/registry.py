@@ -17,7 +17,7 @@ from smlm_pb.formats.native import NATIVE, PICASSO
 from smlm_pb.formats.nstorm import NSTORM
 from smlm_pb.formats.own_text import CSV, PARQUET
 from smlm_pb.formats.rapidstorm import RAPIDSTORM
-from smlm_pb.formats.smap import SMAP, SMAP_CSV
+from smlm_pb.formats.smap import SMAP, SMAP_CSV, SMAP_V73
 from smlm_pb.formats.smappy import SMAPPY
 from smlm_pb.formats.smlm_archive import SMLM
 from smlm_pb.formats.thunderstorm import THUNDERSTORM
@@ -31,6 +31,7 @@ FORMATS: Mapping[str, TableFormat] = MappingProxyType(
             PICASSO,
             THUNDERSTORM,
             SMAP,
+            SMAP_V73,
             SMAP_CSV,
             SMAPPY,
             DECODE,

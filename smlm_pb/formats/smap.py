@@ -27,14 +27,18 @@ from smlm_pb.formats.base import (
 from smlm_pb.formats.text import header_names, read_delimited, write_delimited
 
 _CONVENTION = Convention(origin_px=1.0, first_frame=1, length_unit="nm")
+# A variable of a v7 file holds less than 2 GiB.
+_LARGEST_V7 = 2**31 - 2**20
 #: Camera settings worth remembering.
 _SETTINGS = ("conversion", "offset", "emgain", "EMon", "exposure", "comment")
 
 
 def _sniff(head: Head) -> bool:
-    if head.is_hdf5:
-        return head.hdf5_keys.get("saveloc") == "group"
     return head.start.startswith(b"MATLAB 5.0 MAT-file")
+
+
+def _sniff_v73(head: Head) -> bool:
+    return head.is_hdf5 and head.hdf5_keys.get("saveloc") == "group"
 
 
 def read(path: Path, options: ReadOptions) -> RawTable:
@@ -201,15 +205,31 @@ def _plain(value: Any) -> Any:
 
 
 def write(table: ForeignTable, path: Path) -> None:
-    """Write a ``_sml.mat`` file in MATLAB's v7 format.
-
-    Raises
-    ------
-    OutputError
-        When the table is too large for that format.
-    """
+    """Write a ``_sml.mat`` file: MATLAB's v7 format, or v7.3 where a column is too large for that."""
+    columns = _columns(table)
+    if max(values.nbytes for values in columns.values()) > _LARGEST_V7:
+        write_v73(table, path)
+        return
     import scipy.io
 
+    content = {"saveloc": {"loc": columns, "file": _file_info(table, path)}, "fileformat": {"name": "sml"}}
+    try:
+        with path.open("wb") as stream:
+            scipy.io.savemat(stream, content, do_compression=True, long_field_names=True)
+    except scipy.io.matlab.MatWriteError as error:
+        raise OutputError(f"MATLAB's v7 format does not hold this table ({error}); use the format smap-v73.") from None
+
+
+def write_v73(table: ForeignTable, path: Path) -> None:
+    """Write a ``_sml.mat`` file in MATLAB's v7.3 format, which is HDF5 and holds tables of any length."""
+    from smlm_pb.formats.matlab_hdf5 import write_matlab_hdf5
+
+    saveloc = {"loc": _columns(table), "file": _file_info(table, path)}
+    write_matlab_hdf5(path, {"fileformat": {"name": "sml"}, "saveloc": saveloc})
+
+
+def _columns(table: ForeignTable) -> dict[str, Array]:
+    """Columns under names of MATLAB, each (n, 1)."""
     locs = _with_lateral_precision(table.columns)
     n_rows = len(locs["xnm"])
     locs.setdefault("channel", np.zeros(n_rows))
@@ -217,16 +237,26 @@ def write(table: ForeignTable, path: Path) -> None:
     struct: dict[str, Array] = {}
     for name, values in locs.items():
         if values.dtype.kind in "biuf":
-            field = re.sub(r"\W", "_", name if name[:1].isalpha() else f"f_{name}")[:63]
-            struct[field] = values.astype(np.float64 if name == "frame" else np.float32)[:, np.newaxis]
+            struct[_field(name)] = values.astype(np.float64 if name == "frame" else np.float32)[:, np.newaxis]
+    return struct
+
+
+def _field(name: str) -> str:
+    """A name that MATLAB accepts for a field."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return (plain if plain[:1].isalpha() else f"f_{plain}")[:63]
+
+
+def _file_info(table: ForeignTable, path: Path) -> dict[str, Any]:
+    """What SMAP keeps of the movie."""
     info = table.locs.info
     pixel_um = (table.pixel_size_nm or 0.0) / 1e3
-    file = {
+    return {
         "info": {
             "Width": float(info.width),
             "Height": float(info.height),
-            "roi": np.array([0.0, 0.0, info.width, info.height]),
-            "cam_pixelsize_um": np.array([pixel_um, pixel_um]),
+            "roi": np.array([[0.0, 0.0, info.width, info.height]]),
+            "cam_pixelsize_um": np.array([[pixel_um, pixel_um]]),
             "numberOfFrames": float(info.n_frames),
             "basefile": info.name,
         },
@@ -235,12 +265,6 @@ def write(table: ForeignTable, path: Path) -> None:
         "average": np.zeros((0, 0)),
         "numberOfTif": 0.0,
     }
-    content = {"saveloc": {"loc": struct, "file": file}, "fileformat": {"name": "sml"}}
-    try:
-        with path.open("wb") as stream:
-            scipy.io.savemat(stream, content, do_compression=True, long_field_names=True)
-    except scipy.io.matlab.MatWriteError as error:
-        raise OutputError(f"The table is too large for a MATLAB v7 file ({error}); use another format.") from None
 
 
 def _with_lateral_precision(columns: dict[str, Array]) -> dict[str, Array]:
@@ -283,7 +307,20 @@ SMAP = TableFormat(
     read=read,
     write=write,
     text_columns=False,
-    note="MATLAB v7 and v7.3 are read, v7 is written; the camera's region of interest is taken off",
+    note="MATLAB v7, or v7.3 where a column exceeds 2 GB; the camera's region of interest is taken off",
+)
+
+SMAP_V73 = TableFormat(
+    name="smap-v73",
+    title="SMAP (MATLAB v7.3)",
+    extensions=(".mat",),
+    convention=_CONVENTION,
+    sniff=_sniff_v73,
+    read=read,
+    write=write_v73,
+    names="smap",
+    text_columns=False,
+    note="as `smap`, in MATLAB's HDF5",
 )
 
 SMAP_CSV = TableFormat(
