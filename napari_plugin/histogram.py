@@ -73,6 +73,8 @@ class RangeHistogram(QWidget):
             if high <= low:
                 low, high = (low * 0.9, low * 1.1) if low > 0 else (low - 0.5, low + 0.5)
             self._low_end, self._high_end = low, high
+            if values.dtype.kind in "iu":  # bins hold now one whole number more, now one less: spread them evenly
+                sample = (sample + np.random.default_rng(0).uniform(-0.5, 0.5, len(sample))).clip(low, high)
             positions = np.clip(self._fraction_array(sample), 0, 1 - 1e-9)
             self._counts = np.bincount((positions * _BINS).astype(np.intp), minlength=_BINS)
         self.update()

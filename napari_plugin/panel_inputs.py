@@ -230,6 +230,8 @@ class Inputs(QObject):
             pixel = molecules.info.pixel_size_nm
             parts.append(f"precision {sigma:.2f} px" if pixel is None else f"precision {sigma * pixel:.0f} nm")
         if panel.search.threshold.threshold is None:
+            if panel.results.current is None:
+                panel.search.threshold.set_best(result.expectation.threshold)
             parts.append(f"threshold {result.expectation.threshold:.2f}")
             if result.expectation.jaccard is not None:
                 parts.append(f"expected Jaccard {result.expectation.jaccard:.2f}")

@@ -100,7 +100,7 @@ class Training(QObject):
         density = settings.dense_density_per_px2[1] / self._pixel_area_um2()
         section.density.set_value(float(f"{density:.3g}"))
         self._likeness, self._filled_density = likeness, section.density.value()
-        section.measure.note.say(describe_likeness(likeness))
+        section.measure.note.say(describe_likeness(likeness, self._pixel_area_um2()))
         section.warnings.say("\n".join(map(in_panel_words, likeness.warnings)), "warning")
         self.look()
 
@@ -205,6 +205,7 @@ class Training(QObject):
             f"σ {scene.psf_sigma_px:.2f} px, background {float(np.mean(scene.background)):.3g} e⁻/px. "
             "Press again for another one."
         )
+        self._panel.reveal(section.look_note)
 
     def _on_look_failed(self, error: Exception) -> None:
         if not isinstance(error, SmlmPbError):
@@ -288,12 +289,33 @@ def _describe_best(state: TrainingState) -> str:
     return f"{best} (at the start {scores[0]:.2f})" if 0 in scores else best
 
 
-def describe_likeness(likeness: Likeness) -> str:
-    """What the model finds in the movie and in simulated frames, as a small HTML table."""
-    found = likeness.measure.found
-    cells = [("", "movie", "simulated"), *((name, movie, simulated) for name, movie, simulated, _ in likeness.rows())]
+def describe_likeness(likeness: Likeness, pixel_area_um2: float) -> str:
+    """What the model finds in the movie and in simulated frames, as a small HTML table.
+
+    Parameters
+    ----------
+    likeness : Likeness
+        What was measured.
+    pixel_area_um2 : float
+        Area of a camera pixel.
+    """
+    movie, simulated, width = likeness.measure.found, likeness.scenes.found, likeness.measure.conditions.psf_sigma_px
+    pairs = (
+        ("Photons [e⁻]", movie.photons, simulated.photons, 1.0),
+        ("Background [e⁻/px]", movie.background_e, simulated.background_e, 1.0),
+        ("Density [/µm²]", movie.density_per_px2, simulated.density_per_px2, 1 / pixel_area_um2),
+    )
+    cells = [("", "movie", "simulated")]
+    cells += [(name, _spread(one, factor), _spread(other, factor)) for name, one, other, factor in pairs]
     rows = "".join(f"<tr>{''.join(f'<td>{escape(cell)}&nbsp; </td>' for cell in row)}</tr>" for row in cells)
     return (
-        f"<table>{rows}</table>Median (5 % to 95 %) of {found.molecules} molecules in {found.frames} frames, found by "
-        f"model '{escape(likeness.start)}' in both; they lie as: {escape(found.arrangement)}."
+        f"<table>{rows}</table>Median (5 % to 95 %) of {movie.molecules} molecules in {movie.frames} frames, found by "
+        f"model '{escape(likeness.start)}' in both. PSF width {width:.3g} ± {likeness.measure.psf_error_px:.1g} px; "
+        f"the molecules lie as: {escape(movie.arrangement)}."
     )
+
+
+def _spread(values: tuple[float, float, float], factor: float) -> str:
+    """Median and range, in numbers without exponents."""
+    low, middle, high = (f"{float(f'{factor * value:.3g}'):g}" for value in values)
+    return f"{middle} ({low}–{high})"

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 import pytest
-from hand_made_model import make_model, make_movie
+from hand_made_model import PSF_SIGMA_PX, make_model, make_movie
 
 pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
 
@@ -564,12 +564,14 @@ def test_live_preview_localizes_the_next_frames_ahead_and_remembers(panel, viewe
 
 
 def test_live_preview_shows_what_a_run_would_find(make_napari_viewer, qtbot, model, monkeypatch):
-    """A run leaves out lone candidates that are not significant in the whole movie: here, all that stand alone."""
-    monkeypatch.setattr("smlm_pb.localization.significance.measure_least_significance", lambda *_, **__: 1e6)
+    """A run leaves out lone candidates that are not significant in the whole movie: here, the dimmer half."""
+    monkeypatch.setattr("smlm_pb.localization.significance.measure_least_significance", lambda *_, **__: 80.0)
     viewer = make_napari_viewer()
-    viewer.add_image(make_movie(30, (64, 64), per_frame=8, seed=4)[0], name="sparse")
+    one, other = (make_movie(30, (64, 64), per_frame=5, seed=seed)[0] for seed in (4, 5))
+    viewer.add_image((one + 2 * (other - np.median(other))).clip(0, 65535).astype(np.uint16), name="two kinds")
     panel = open_panel(viewer, model)
     panel.camera.set_values(CAMERA)
+    panel.search.psf_sigma_px.set_value(PSF_SIGMA_PX)
     panel.camera.changed.emit()
     panel.search.live_preview.setChecked(True)
     shown = {}
@@ -585,7 +587,7 @@ def test_live_preview_shows_what_a_run_would_find(make_napari_viewer, qtbot, mod
     panel.search.threshold.auto.setChecked(True)
     panel.search.live_preview.setChecked(False)
     table = run_to_the_end(panel, qtbot).shown_table()
-    assert table.provenance[-1]["conditions"]["least_significance"] == 1e6
+    assert table.provenance[-1]["conditions"]["least_significance"] == 80
     n_same = n_all = 0
     for frame in frames:
         run, preview = set(table.x[table.frame == frame].tolist()), set(automatic[frame].x.tolist())
