@@ -402,6 +402,27 @@ COLUMNS: tuple[Column, ...] = (
         },
     ),
     Column(
+        "correlation_xy",
+        "f4",
+        "",
+        "Correlation of the position errors along x and y",
+        foreign={"picasso": "correlation_xy", "napari": "correlation_xy"},
+    ),
+    Column(
+        "first_probability",
+        "f4",
+        "",
+        "Probability that the molecule exists before it was looked at a second time",
+        foreign={"picasso": "first_probability", "napari": "first_probability"},
+    ),
+    Column(
+        "copies",
+        "i4",
+        "",
+        "Number of rows that the molecule was listed in before duplicates were removed",
+        foreign={"picasso": "copies", "napari": "copies"},
+    ),
+    Column(
         "class",
         "i4",
         "",

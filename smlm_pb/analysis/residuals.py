@@ -118,10 +118,10 @@ def residual_map(
     from smlm_pb.movies.movie import even_frames
 
     _check_options(max_frames, tile_px, least_score)
-    camera, sigma, (start, stop) = _conditions(locs, camera, psf_sigma_px, frames)
+    camera, sigma, (start, stop) = pixel_conditions(locs, camera, psf_sigma_px, frames)
     opened = open_movie(movie)
     try:
-        _check_movie(locs, opened)
+        check_movie(locs, opened)
         stop = min(stop, opened.n_frames)
         if stop <= start:
             raise ConfigurationError(f"Movie {opened.name} has no frame {start}; it has {opened.n_frames} frames.")
@@ -149,9 +149,10 @@ def _check_options(max_frames: int, tile_px: int, least_score: float) -> None:
         raise ConfigurationError(f"least_score = {least_score} is impossible; give 3 or more, e.g. 5.")
 
 
-def _conditions(
+def pixel_conditions(
     locs: Localizations, camera: Camera | None, psf_sigma_px: float | None, frames: tuple[int, int | None] | None
 ) -> tuple[Camera, float, tuple[int, int]]:
+    """Camera, PSF width and frames for comparing a table with its pixels; TableError where that is not possible."""
     from smlm_pb.analysis.table_conditions import conditions_of
 
     known = conditions_of(locs)
@@ -173,7 +174,8 @@ def _conditions(
     return camera, float(sigma), (start, stop)
 
 
-def _check_movie(locs: Localizations, movie: Movie) -> None:
+def check_movie(locs: Localizations, movie: Movie) -> None:
+    """Refuse a movie that cannot be the table's."""
     from smlm_pb.errors import MovieError
 
     info = locs.info

@@ -18,6 +18,7 @@ from smlm_pb.cli.faults import EXIT_INTERRUPTED, EXIT_OK
 from smlm_pb.cli.progress import note, show_progress
 from smlm_pb.cli.train_data import add_data_options, learns_from_data, propose_from_data, refuse_data_options
 from smlm_pb.cli.train_like import add_like_options, propose, refuse_like_options
+from smlm_pb.cli.train_second_stage import add_second_stage_options, run_second_stage
 from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def add_parser(subparsers: Any) -> None:
         metavar="MIN",
         help="stop after this time with a checkpoint, to be continued with --resume",
     )
+    add_second_stage_options(parser)
     add_data_options(parser)
     add_like_options(parser)
 
@@ -95,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     """Train, and say where the model is."""
     from smlm_pb.training import Experiment
 
+    if args.second_stage is not None:
+        return run_second_stage(args)
     if learns_from_data(args):
         path = propose_from_data(args)
         return EXIT_OK if path is None else _train(Experiment.from_yaml(path), path, args)
