@@ -10,7 +10,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ FloatArray = npt.NDArray[np.float64]
 #: Largest image that is made without being asked for, in megapixels (times 4 bytes, times 3 in colour).
 MAX_MEGAPIXELS = 400.0
 DEFAULT_COLORMAP = "turbo"
+# Rows that the limits of the colours are taken from, where there are more.
+_ENOUGH_FOR_LIMITS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -192,13 +194,14 @@ def render(
     limits = colour_limits
     n_molecules = 0
     for block in _chain(first, blocks):
-        weights = None
+        colours = None
         if colour_by is not None:
             values = colour_values(block, colour_by)
             if limits is None:
-                limits = _percentile_limits(values)
-            weights = colours_of(values, limits, colormap)
-        n_molecules += _draw(image, grid, block, method, blur_nm, min_blur_nm, weights)
+                limits = _percentile_limits(values[:: max(1, len(values) // _ENOUGH_FOR_LIMITS)])
+            colours = _Colours(colour_index(values, limits), palette_of(colormap))
+            del values
+        n_molecules += _draw(image, grid, block, method, blur_nm, min_blur_nm, colours)
     colour = None if colour_by is None else {"column": colour_by, "limits": limits, "colormap": colormap}
     return Rendering(image, grid, n_molecules, method, colour)
 
@@ -244,24 +247,40 @@ def make_grid(
     return Grid(height, width, float(pixel_size_nm), float(camera_pixel), float(top), float(left))
 
 
-def colour_values(locs: Localizations, name: str) -> FloatArray:
-    """Return the values of a column or derived quantity as numbers."""
+class _Colours(NamedTuple):
+    """Colour of every molecule: a row of the palette."""
+
+    row: npt.NDArray[np.uint8]
+    palette: npt.NDArray[np.float32]
+
+
+def colour_values(locs: Localizations, name: str) -> npt.NDArray[Any]:
+    """Return the values of a column or derived quantity, which must be numbers."""
     values = locs[name] if name in locs or not name.endswith("_nm") else locs.derived(name)
     if values.dtype.kind not in "biuf":
         raise TableError(f"Column {name} holds text; colours need numbers.")
-    return values.astype(np.float64)
+    return values
 
 
-def colours_of(values: FloatArray, limits: tuple[float, float], colormap: str) -> npt.NDArray[np.float32]:
-    """Red, green and blue (n, 3) from 0 to 1 for every value; values beyond the limits get the end colours."""
+def palette_of(colormap: str) -> npt.NDArray[np.float32]:
+    """Red, green and blue (256, 3) from 0 to 1 of a matplotlib colormap."""
     import matplotlib
 
     if colormap not in matplotlib.colormaps:
         raise ConfigurationError(f"Unknown colormap {colormap!r}; use a name that matplotlib knows, e.g. turbo.")
+    return np.asarray(matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3], np.float32)
+
+
+def colour_index(values: npt.NDArray[Any], limits: tuple[float, float]) -> npt.NDArray[np.uint8]:
+    """Row of the palette for every value; values beyond the limits get the end colours."""
     low, high = limits
-    table = matplotlib.colormaps[colormap](np.linspace(0, 1, 256))[:, :3].astype(np.float32)
-    relative = (np.nan_to_num(values, nan=low) - low) / (high - low) if high > low else np.zeros(len(values))
-    return table[np.clip(relative * 255 + 0.5, 0, 255).astype(np.intp)]
+    index = np.zeros(len(values), np.uint8)
+    if high > low:
+        step = 1 << 18  # so that no wide copy of a long column is made
+        for start in range(0, len(values), step):
+            part = np.nan_to_num(values[start : start + step].astype(np.float64), nan=low)
+            index[start : start + step] = np.clip((part - low) / (high - low) * 255 + 0.5, 0, 255)
+    return index
 
 
 def limits_of(blocks: Iterable[Localizations], name: str) -> tuple[float, float]:
@@ -284,8 +303,8 @@ def _chain(first: Localizations, rest: Iterator[Localizations]) -> Iterator[Loca
     yield from rest
 
 
-def _percentile_limits(values: FloatArray) -> tuple[float, float]:
-    known = values[np.isfinite(values)]
+def _percentile_limits(values: npt.NDArray[Any]) -> tuple[float, float]:
+    known = values[np.isfinite(values)].astype(np.float64)
     if not len(known):
         return 0.0, 1.0
     low, high = np.percentile(known, [1, 99])
@@ -299,15 +318,16 @@ def _draw(
     method: Method,
     blur_nm: float | None,
     min_blur_nm: float,
-    weights: npt.NDArray[np.float32] | None,
+    colours: _Colours | None,
 ) -> int:
     y, x = grid.to_image(locs["y"], "y"), grid.to_image(locs["x"], "x")
     if method == "histogram":
-        _count(image, y, x, weights)
+        _count(image, y, x, colours)
         return len(locs)
+    index, palette = (None, None) if colours is None else colours
     if method == "blur":
         width_nm = grid.pixel_size_nm if blur_nm is None else blur_nm
-        add_spots(image, x, y, np.full(len(x), width_nm / grid.pixel_size_nm, np.float32), weights)
+        add_spots(image, x, y, np.full(len(x), width_nm / grid.pixel_size_nm, np.float32), index, palette)
         return len(locs)
     sigma = _sigma_in_image(locs, grid)
     known = np.isfinite(sigma) & (sigma >= 0)
@@ -320,8 +340,8 @@ def _draw(
             stacklevel=3,
         )
         y, x, sigma = y[known], x[known], sigma[known]
-        weights = None if weights is None else weights[known]
-    add_spots(image, x, y, sigma, weights)
+        index = None if index is None else index[known]
+    add_spots(image, x, y, sigma, index, palette)
     return len(x)
 
 
@@ -342,17 +362,18 @@ def _count(
     image: npt.NDArray[np.float32],
     y: npt.NDArray[np.float32],
     x: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32] | None,
+    colours: _Colours | None,
 ) -> None:
     height, width = image.shape[:2]
     inside = (y >= -0.5) & (y < height - 0.5) & (x >= -0.5) & (x < width - 0.5)
     row, column = (np.floor(position[inside] + np.float32(0.5)).astype(np.intp) for position in (y, x))
     cell = np.minimum(row, height - 1) * width + np.minimum(column, width - 1)
-    if weights is None:
+    if colours is None:
         image += np.bincount(cell, minlength=height * width).reshape(height, width)
         return
+    index = colours.row[inside]
     for c in range(3):
-        image[:, :, c] += np.bincount(cell, weights[inside, c], minlength=height * width).reshape(height, width)
+        image[:, :, c] += np.bincount(cell, colours.palette[index, c], minlength=height * width).reshape(height, width)
 
 
 def _check_options(

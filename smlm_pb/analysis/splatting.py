@@ -21,8 +21,6 @@ import numpy.typing as npt
 
 Float32Array = npt.NDArray[np.float32]
 IntArray = npt.NDArray[np.intp]
-# Flat images (channels, cells), each with the factor of every spot.
-_Targets = list[tuple[npt.NDArray[np.float64], Float32Array | None]]
 
 #: Spots wider than this many pixels are drawn with this width; it bounds the margin of a tile.
 LARGEST_SIGMA_PX = 256.0
@@ -35,7 +33,7 @@ _FINE_BELOW_PX = 1.4
 _CLASSES_PER_OCTAVE = 6
 # Large enough for the margins to be small, small enough for a tile to stay in the processor's cache.
 _TILE_PX = 448
-_CHUNK = 60_000
+_CHUNK = 200_000
 # Spots whose windows together cover fewer tiles than this are drawn one by one, quicker than by a transform.
 _FEW = 2.0
 # Truncating the spots at four sigma loses 6e-5 of their weight along each axis.
@@ -43,17 +41,23 @@ _REACH = 4.0
 
 
 class _Spots(NamedTuple):
-    """Spots of one tile: positions, widths and, where there are several channels or weights, weights."""
+    """Positions, widths and, where there are several channels or weights, weights: per spot, or in a palette."""
 
     x: Float32Array
     y: Float32Array
     sigma: Float32Array
-    weights: Float32Array | None
+    weights: npt.NDArray[Any] | None
+    palette: Float32Array | None
 
-    def rows(self, rows: slice) -> _Spots:
-        return _Spots(
-            self.x[rows], self.y[rows], self.sigma[rows], None if self.weights is None else self.weights[rows]
-        )
+    def rows(self, rows: slice | npt.NDArray[Any]) -> _Spots:
+        weights = None if self.weights is None else self.weights[rows]
+        return _Spots(self.x[rows], self.y[rows], self.sigma[rows], weights, self.palette)
+
+    def channels(self) -> Float32Array | None:
+        """Weight of every spot in every channel (n, channels)."""
+        if self.weights is None or self.palette is None:
+            return self.weights
+        return self.palette[self.weights]
 
 
 class _WidthClasses(NamedTuple):
@@ -84,6 +88,7 @@ def add_spots(
     y_px: npt.NDArray[Any],
     sigma_px: npt.NDArray[Any],
     weights: npt.NDArray[Any] | None = None,
+    palette: npt.NDArray[Any] | None = None,
 ) -> None:
     """Add pixel-integrated Gaussian spots to an image, in place.
 
@@ -98,6 +103,8 @@ def add_spots(
         Standard deviation of each spot in pixels of the image, finite and ≥ 0; 0 puts all weight into one pixel.
     weights : array (n,) or (n, channels), optional
         Total weight of each spot, per channel; one when not given.
+    palette : array (k, channels), optional
+        With it ``weights`` are rows of the palette, one whole number per spot.
     """
     height, width = image.shape[:2]
     layers = image if image.ndim == 3 else image[:, :, None]
@@ -105,7 +112,8 @@ def add_spots(
         np.asarray(x_px, np.float32),
         np.asarray(y_px, np.float32),
         np.minimum(np.asarray(sigma_px, np.float32), np.float32(LARGEST_SIGMA_PX)),
-        _as_channels(weights, len(x_px), layers.shape[2]),
+        _as_channels(weights, len(x_px), layers.shape[2]) if palette is None else weights,
+        None if palette is None else np.asarray(palette, np.float32),
     )
     spots = _those_that_reach(spots, height, width)
     if not len(spots.x):
@@ -123,11 +131,7 @@ def add_spots(
         ends = bounds[tile * (n_classes + 1) : (tile + 1) * (n_classes + 1)]
         start = int(bounds[tile * (n_classes + 1) - 1]) if tile else 0
         if ends[-1] > start:
-            rows = order[start : ends[-1]]
-            own = _Spots(
-                spots.x[rows], spots.y[rows], spots.sigma[rows], None if spots.weights is None else spots.weights[rows]
-            )
-            _add_tile(layers, own, np.concatenate([[0], ends - start]), classes)
+            _add_tile(layers, spots.rows(order[start : ends[-1]]), np.concatenate([[0], ends - start]), classes)
 
 
 def _as_channels(weights: npt.NDArray[Any] | None, n: int, n_channels: int) -> Float32Array | None:
@@ -140,10 +144,7 @@ def _as_channels(weights: npt.NDArray[Any] | None, n: int, n_channels: int) -> F
 def _those_that_reach(spots: _Spots, height: int, width: int) -> _Spots:
     margin = _REACH * spots.sigma + 2
     reaches = (spots.x > -margin) & (spots.x < width + margin) & (spots.y > -margin) & (spots.y < height + margin)
-    if reaches.all():
-        return spots
-    weights = None if spots.weights is None else spots.weights[reaches]
-    return _Spots(spots.x[reaches], spots.y[reaches], spots.sigma[reaches], weights)
+    return spots if reaches.all() else spots.rows(reaches)
 
 
 def _sorting_key(
@@ -189,24 +190,35 @@ def _paste(layer: Float32Array, tile: npt.NDArray[Any], top: int, left: int) -> 
         layer[y0:y1, x0:x1] += tile[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-def _deposit(
-    targets: _Targets,
+def _spread(
     spots: _Spots,
+    factors: list[Float32Array],
     centre: IntArray,
     share_y: Float32Array,
     share_x: Float32Array,
     n_columns: int,
-) -> None:
-    """Add the product of the shares around each centre cell to flat images (channels, cells), times a factor each."""
+    shape: tuple[int, int],
+) -> Float32Array:
+    """Sums of the products of the shares around each centre cell, in flat images (cells, channels · factors).
+
+    Each factor (one per spot; none for 1) makes images of its own, side by side.
+    """
+    from scipy.sparse import csc_array
+
+    n_cells, n_channels = shape
     reach = share_y.shape[1] // 2
     steps = np.arange(-reach, reach + 1)
-    cells = (centre[:, None, None] + (steps[:, None] * n_columns + steps)).ravel()
-    for sums, factor in targets:
-        weighted = share_y if factor is None else share_y * factor[:, None]
-        for c in range(len(sums)):
-            rows = weighted if spots.weights is None else weighted * spots.weights[:, c, None]
-            amount = rows[:, :, None] * share_x[:, None, :]
-            sums[c] += np.bincount(cells, amount.ravel(), minlength=sums.shape[1])
+    around = (steps[:, None] * n_columns + steps).ravel().astype(np.int32)
+    n, n_around = len(centre), len(around)
+    cells = (centre.astype(np.int32)[:, None] + around).ravel()
+    amount = (share_y[:, :, None] * share_x[:, None, :]).ravel()
+    colours = spots.channels()
+    if colours is None:
+        colours = np.ones((n, n_channels), np.float32)
+    weighted = np.concatenate([colours * factor[:, None] for factor in factors], axis=1) if factors else colours
+    # One column per spot: the product adds up all channels of all images in one pass.
+    bounds = np.arange(0, n_around * n + 1, n_around, dtype=np.int32)
+    return csc_array((amount, cells, bounds), shape=(n_cells, n)) @ weighted
 
 
 # -- narrow or few spots: pixel by pixel ------------------------------------------------------------------------
@@ -217,7 +229,7 @@ def _add_directly(layers: Float32Array, spots: _Spots, reach: int) -> None:
     pixel_y, pixel_x = (np.floor(position + np.float32(0.5)).astype(np.intp) for position in (spots.y, spots.x))
     top, left = int(pixel_y.min()) - reach, int(pixel_x.min()) - reach
     shape = (int(pixel_y.max()) + reach + 1 - top, int(pixel_x.max()) + reach + 1 - left)
-    sums = np.zeros((layers.shape[2], shape[0] * shape[1]))
+    sums = np.zeros((shape[0] * shape[1], layers.shape[2]), np.float32)
     chunk = max(1, 9 * _CHUNK // (2 * reach + 1) ** 2)
     for start in range(0, len(spots.x), chunk):
         rows = slice(start, start + chunk)
@@ -225,9 +237,9 @@ def _add_directly(layers: Float32Array, spots: _Spots, reach: int) -> None:
         centre = (pixel_y[rows] - top) * shape[1] + (pixel_x[rows] - left)
         share_y = _pixel_shares(part.y - pixel_y[rows], part.sigma, reach)
         share_x = _pixel_shares(part.x - pixel_x[rows], part.sigma, reach)
-        _deposit([(sums, None)], part, centre, share_y, share_x, shape[1])
+        sums += _spread(part, [], centre, share_y, share_x, shape[1], sums.shape)
     for c in range(layers.shape[2]):
-        _paste(layers[:, :, c], sums[c].reshape(shape), top, left)
+        _paste(layers[:, :, c], sums[:, c].reshape(shape), top, left)
 
 
 def _pixel_shares(offset: npt.NDArray[Any], sigma: Float32Array, reach: int) -> Float32Array:
@@ -261,27 +273,28 @@ def _add_blurred(
     exponent = (-2 * np.pi**2 * squared_frequency).astype(np.float32)
     spectra = np.zeros((layers.shape[2], n_rows, n_columns // 2 + 1), np.complex64)
 
-    def blur(sums: npt.NDArray[np.float64], k: int) -> None:
+    def blur(sums: Float32Array, k: int) -> None:
         # The B-spline adds 1/4 px², of which the integration over a pixel would anyway add 1/12.
         transfer = np.exp(exponent * np.float32((classes.sigma(k) * oversampling) ** 2 - 1 / 6))
-        for c, layer in enumerate(sums):
-            spectra[c] += fft.rfft2(layer.reshape(n_rows, n_columns).astype(np.float32), workers=2) * transfer
+        for c, layer in enumerate(sums.T):
+            spectra[c] += fft.rfft2(np.ascontiguousarray(layer).reshape(n_rows, n_columns), workers=2) * transfer
 
-    waiting: dict[int, npt.NDArray[np.float64]] = {}
+    n_channels = layers.shape[2]
+    waiting: dict[int, Float32Array] = {}
     for k, spots in parts:
         for done in [number for number in waiting if number < k]:
             blur(waiting.pop(done), done)
-        for number in range(k, min(k + 2, classes.n)):
-            waiting.setdefault(number, np.zeros((layers.shape[2], n_rows * n_columns)))
         for start in range(0, len(spots.x), _CHUNK):
             part = spots.rows(slice(start, start + _CHUNK))
             share = classes.share_of(k, part.sigma)
-            targets: _Targets = [(waiting[k], share)]
-            if k + 1 in waiting:
-                targets.append((waiting[k + 1], 1 - share))
+            factors = [share, 1 - share][: classes.n - k]
             row, share_y = _spline_shares((part.y - top) * oversampling + np.float32((oversampling - 1) / 2))
             column, share_x = _spline_shares((part.x - left) * oversampling + np.float32((oversampling - 1) / 2))
-            _deposit(targets, part, row * n_columns + column, share_y, share_x, n_columns)
+            centre, shape = row * n_columns + column, (n_rows * n_columns, n_channels)
+            added = _spread(part, factors, centre, share_y, share_x, n_columns, shape)
+            for number in range(k, k + len(factors)):
+                own = added[:, (number - k) * n_channels : (number - k + 1) * n_channels]
+                waiting[number] = waiting[number] + own if number in waiting else own
     for number, sums in waiting.items():
         blur(sums, number)
 
