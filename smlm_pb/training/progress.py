@@ -62,15 +62,26 @@ def without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _drawn_terms(history: list[dict[str, Any]]) -> list[str]:
+    """The method's own terms, in the order in which it names them."""
+    names = dict.fromkeys(name for entry in history for name in entry["loss"])
+    return [name for name in names if name not in ("total", "position", "photons", "background")]
+
+
 def _draw(path: Path, history: list[dict[str, Any]]) -> None:
     from matplotlib.figure import Figure
 
     steps = [entry["step"] for entry in history]
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     loss_axes, score_axes, position_axes = figure.subplots(1, 3)
-    for name in ("matching", "count", "tile_count"):
-        loss_axes.plot(steps, [entry["loss"].get(name, math.nan) for entry in history], label=name.replace("_", " "))
-    loss_axes.set(xlabel="step", ylabel="loss per scene", yscale="log", title="Training loss")
+    lowest = math.inf
+    for name in _drawn_terms(history):
+        values = [entry["loss"].get(name, math.nan) for entry in history]
+        lowest = min([lowest, *(value for value in values if math.isfinite(value))])
+        loss_axes.plot(steps, values, label=name.replace("_", " "))
+    # A likelihood of positions may be negative.
+    scale = "log" if lowest > 0 else "symlog"
+    loss_axes.set(xlabel="step", ylabel="loss per scene", yscale=scale, title="Training loss")
     loss_axes.legend(frameon=False)
     for name in ("jaccard", "precision", "recall"):
         score_axes.plot(steps, [entry["validation"][name] for entry in history], label=name)
