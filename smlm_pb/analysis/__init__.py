@@ -1,6 +1,7 @@
 """From localizations to a result: images, quality, linking, filtering, drift."""
 
 from smlm_pb.analysis.drift import Drift, apply_drift, correct_drift, estimate_drift
+from smlm_pb.analysis.duplicates import suppress_duplicates
 from smlm_pb.analysis.filters import filter_by, filter_neighbours, filter_region
 from smlm_pb.analysis.linking import link, merge_groups
 from smlm_pb.analysis.photon_splitting import Repeatability, repeatability
@@ -11,6 +12,7 @@ from smlm_pb.analysis.rendering import Rendering, render
 from smlm_pb.analysis.report import write_report
 from smlm_pb.analysis.residuals import ResidualMap, residual_map
 from smlm_pb.analysis.resolution import Frc, frc
+from smlm_pb.analysis.second_look import refine_table, verify
 from smlm_pb.analysis.superposing import Superposition, superposition
 from smlm_pb.analysis.switching import sub_frame_times
 from smlm_pb.analysis.thinning import split_exposure
@@ -38,6 +40,7 @@ __all__ = [
     "merge_groups",
     "nena",
     "quality",
+    "refine_table",
     "render",
     "repeatability",
     "residual_map",
@@ -45,5 +48,7 @@ __all__ = [
     "split_exposure",
     "sub_frame_times",
     "superposition",
+    "suppress_duplicates",
+    "verify",
     "write_report",
 ]
