@@ -132,7 +132,7 @@ class RunController(QObject):
     def _start_worker(self, job: LocalizeJob) -> None:
         from napari.qt.threading import create_worker
 
-        self._worker = worker = create_worker(job, _start_thread=False)
+        self._worker = worker = create_worker(_Once(job), _start_thread=False)
         # Closing the window asks napari's worker to quit.
         job.also_stop_if(lambda: worker.abort_requested)
         worker.start()
@@ -223,3 +223,25 @@ class RunController(QObject):
         self._image.show_growing(pixels, job.grid, self._place)
         took = time.monotonic() - now
         self._next_image_at = time.monotonic() + max(_IMAGE_EVERY_S, took / _IMAGE_SHARE)
+
+
+class _Once:
+    """Runs a job and lets go of it: napari remembers every worker, and with it the tables of every run.
+
+    Parameters
+    ----------
+    job : LocalizeJob
+        The job.
+    """
+
+    def __init__(self, job: LocalizeJob) -> None:
+        self._job: LocalizeJob | None = job
+        self._name = repr(job)
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def __call__(self) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job()

@@ -886,6 +886,24 @@ def test_a_panel_that_is_gone_leaves_no_threads_and_no_timers(panel, viewer, qtb
         assert "napari_plugin" not in str(emitter.callbacks)
 
 
+def test_runs_and_their_tables_are_not_kept(panel, viewer, qtbot):
+    """napari remembers every worker; what a worker has done must not hang on it."""
+    import gc
+    import weakref
+
+    molecules = run_to_the_end(panel, qtbot, last_frame=3)
+    gone = weakref.ref(molecules.table), weakref.ref(molecules)
+    viewer.layers.remove(molecules.layer)
+    del molecules
+    run_to_the_end(panel, qtbot, last_frame=3)
+
+    def are_gone():
+        gc.collect()
+        return all(one() is None for one in gone)
+
+    qtbot.waitUntil(are_gone, timeout=LIMIT_MS)
+
+
 def test_the_window_stays_alive_during_a_run(panel, viewer, qtbot, monkeypatch):
     """The run cannot end before the window worked off 20 events of its own: were it in the way, both would wait."""
     import threading
