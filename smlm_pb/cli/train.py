@@ -19,6 +19,7 @@ from smlm_pb.cli.progress import note, show_progress
 from smlm_pb.cli.train_data import add_data_options, learns_from_data, propose_from_data, refuse_data_options
 from smlm_pb.cli.train_like import add_like_options, propose, refuse_like_options
 from smlm_pb.cli.train_second_stage import add_second_stage_options, run_second_stage
+from smlm_pb.cli.train_unlabelled import add_unlabelled_options, learn
 from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ minutes. DIR/experiment.yaml holds what was decided, to be changed and trained f
 
 With --labels TABLE --movie MOVIE the network learns from positions that another program, a hand or another channel has
 given, each with its own error; with --counts CSV --movie MOVIE from numbers of molecules alone.
+
+With --unlabelled MOVIE a network and the point-spread function are learned together, from nothing but the movie. In
+DIR/NAME lie the model, psf.tif for the simulator, psf.png, and explained.png: frames beside what explains them.
 """
 
 _EPILOG = """\
@@ -58,6 +62,9 @@ a model for one's own movies:
 
 a model that learns from the table of another program:
   smlm-pb train --labels thunderstorm.csv --movie movie.tif --from default --out runs/mine
+
+a model and the PSF of a movie that nobody has labelled:
+  smlm-pb train --unlabelled movie.tif --out runs/own --offset-adu 100 --e-per-adu 0.45
 """
 
 
@@ -69,7 +76,7 @@ def add_parser(subparsers: Any) -> None:
         type=existing_file,
         nargs="?",
         metavar="EXPERIMENT",
-        help="experiment file (YAML); or --like, --labels or --counts",
+        help="experiment file (YAML); or --like, --labels, --counts or --unlabelled",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run; made if missing")
     parser.add_argument(
@@ -90,6 +97,7 @@ def add_parser(subparsers: Any) -> None:
     )
     add_second_stage_options(parser)
     add_data_options(parser)
+    add_unlabelled_options(parser)
     add_like_options(parser)
 
 
@@ -99,6 +107,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.second_stage is not None:
         return run_second_stage(args)
+    if args.unlabelled is not None:
+        with _polite_interrupt() as stop:
+            return learn(args, stop)
     if learns_from_data(args):
         path = propose_from_data(args)
         return EXIT_OK if path is None else _train(Experiment.from_yaml(path), path, args)
