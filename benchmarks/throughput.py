@@ -105,7 +105,8 @@ def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any
     import torch
     from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
 
-    from smlm_pb.localization.pipeline import arithmetic, plan_work
+    from smlm_pb.localization.candidate_finder import arithmetic
+    from smlm_pb.localization.pipeline import plan_work
     from smlm_pb.localization.precision import choose_precision
     from smlm_pb.networks.inference import FixedWidthNetwork
 

@@ -9,8 +9,9 @@ from hand_made_model import SETTINGS, make_model, make_movie
 
 from smlm_pb import localize
 from smlm_pb.camera import Camera
+from smlm_pb.localization.candidate_finder import CandidateFinder, with_neighbours
 from smlm_pb.localization.model import load_model
-from smlm_pb.localization.pipeline import CandidateFinder, find_candidates, plan_work, with_neighbours
+from smlm_pb.localization.pipeline import find_candidates, plan_work
 from smlm_pb.movies import open_movie
 from smlm_pb.networks import build_network
 

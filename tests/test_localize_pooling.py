@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smlm_pb.camera import Camera
+from smlm_pb.localization.candidate_finder import _one_per_molecule, precision_limit
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
-from smlm_pb.localization.pipeline import _one_per_molecule, precision_limit
 from smlm_pb.localization.pooling import MOST_PROBABILITY, REACH_PX, pool_shares
 
 

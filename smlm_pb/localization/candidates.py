@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from smlm_pb.columns import COLUMN_BY_NAME, CORE_COLUMNS
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from smlm_pb.localization.sparse import Group
     from smlm_pb.networks import PointField
     from smlm_pb.networks.inference import FixedWidthNetwork
 
@@ -21,6 +23,8 @@ DEFAULT_FLOOR = 0.05
 # Nor counted as molecules that were missed: there are thousands per frame, and on simulated movies of 0 to 4 molecules
 # per µm² the probabilities from 0.05 on add up to the true number within 10 %, those below come on top of it.
 _NEGLIGIBLE = 0.05
+#: Crops that the network sees at a time: their features fit in the cache.
+_CROPS = 48
 #: One candidate as it lies in memory and in the work file.
 CANDIDATE_DTYPE = np.dtype([(name, COLUMN_BY_NAME[name].dtype) for name in CORE_COLUMNS])
 
@@ -116,6 +120,56 @@ def list_candidates(
         values = network.read(features[item, row, column], candidate)
         parts.append(_Chosen(item, row + tile.top, column + tile.left, values))
     chosen = parts[0] if len(parts) == 1 else _in_order(parts, height, width)
+    return _collect(chosen, (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor)
+
+
+def list_candidates_at(
+    network: FixedWidthNetwork,
+    electrons: Tensor,
+    groups: Sequence[Group],
+    *,
+    first_frame: int,
+    floor: float = DEFAULT_FLOOR,
+    excess_noise_factor: float = 1.0,
+) -> Candidates:
+    """List the candidates above the floor that lie near some places; the network sees nothing else.
+
+    Parameters
+    ----------
+    network : FixedWidthNetwork
+        The network, whose last layer can be read out at chosen pixels.
+    electrons : Tensor (batch, 1, height, width)
+        Consecutive frames, photo-electrons.
+    groups : sequence of (Places, int)
+        Where to look, and how far around; see :class:`smlm_pb.localization.sparse.LightFinder`.
+    first_frame, floor, excess_noise_factor
+        As for :func:`select_candidates`.
+
+    Returns
+    -------
+    Candidates
+        Those of :func:`list_candidates` in the pixels near the places, up to rounding.
+    """
+    import torch
+
+    from smlm_pb.localization.sparse import cut_crops, owners
+
+    height, width = electrons.shape[-2:]
+    parts = []
+    for (places, reach), owned in zip(groups, owners(groups, (len(electrons), height, width)), strict=True):
+        own = torch.from_numpy(owned).to(electrons.device)[..., None]
+        for start in range(0, len(places), _CROPS):
+            some = places.at(slice(start, start + _CROPS))
+            crops, inside = cut_crops(electrons, some, reach + network.radius)
+            features = network.features_of_crops(crops, inside).permute(0, 2, 3, 1)
+            listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + _CROPS]
+            number, down, right, candidate = listed.nonzero(as_tuple=True)
+            frame, row, column = (torch.from_numpy(index).to(number.device)[number] for index in some.indices)
+            values = network.read(features[number, down, right], candidate)
+            parts.append(_Chosen(frame, row + down - reach, column + right - reach, values))
+    if not parts:
+        return join_candidates([])
+    chosen = _in_order(parts, height, width)
     return _collect(chosen, (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor)
 
 

@@ -52,7 +52,8 @@ def measure_population(
     Population or None
         None where too few molecules are in the sample, or where the network has no use for it.
     """
-    from smlm_pb.localization.pipeline import CandidateFinder, plan_work
+    from smlm_pb.localization.candidate_finder import CandidateFinder
+    from smlm_pb.localization.pipeline import plan_work
 
     if not is_told(model):
         return None

@@ -11,19 +11,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates
-from smlm_pb.localization.crowding import crowding
-from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
+from smlm_pb.localization.candidate_finder import CandidateFinder, arithmetic
+from smlm_pb.localization.candidates import Candidates
 from smlm_pb.localization.prefetch import Prefetch, Workers
-from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
-from smlm_pb.localization.significance import lone_significance
 from smlm_pb.localization.threads import fit_threads
 from smlm_pb.movies import Movie, check_block, iterate_blocks
 
@@ -52,8 +49,6 @@ _WHOLE_FRAME_FACTOR = 1.2
 _THREADS_PER_CARD = 3
 #: Of larger frames two are in work at a time, not one for every core: they take much memory, and long to stop.
 _LARGE_FRAME_PX = 1 << 17
-#: Candidates that are put together at a time: what belongs to them fits in the cache.
-_PORTION_ROWS = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -242,178 +237,3 @@ def replicas(model: Model) -> list[Model]:
         return [model]
     devices = [torch.device("cuda", number) for number in range(max(1, torch.cuda.device_count()))]
     return [replace(model, network=copy.deepcopy(model.network).to(device), device=device) for device in devices]
-
-
-class CandidateFinder:
-    """Finds the candidates in frames that are in memory; what is the same for all frames is made ready once.
-
-    Parameters
-    ----------
-    model : Model
-        The network on its device.
-    psf_sigma_px, floor, plan, least_significance, population, precision
-        As for :func:`find_candidates`.
-    camera : Camera, optional
-        Where the electrons come from; one without electron multiplication and read noise when left out.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        *,
-        psf_sigma_px: float,
-        floor: float,
-        plan: Plan,
-        camera: Camera | None = None,
-        least_significance: float = 0.0,
-        population: Population | None = None,
-        precision: str = "float32",
-    ) -> None:
-        from smlm_pb.camera import Camera
-        from smlm_pb.networks.inference import FixedWidthNetwork
-
-        self.device, self.camera, self._plan = model.device, camera or Camera(), plan
-        self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
-        self._context = model.network.context_frames
-        self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
-        with arithmetic(model.device):
-            self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
-
-    def __call__(
-        self,
-        electrons: npt.NDArray[np.float32],
-        first_frame: int = 0,
-        within: slice | None = None,
-        *,
-        consecutive: bool = True,
-    ) -> Candidates:
-        """Candidates, one per molecule.
-
-        Parameters
-        ----------
-        electrons : array (frame, y, x), float32
-            Effective photo-electrons, on which photon noise has variance = mean.
-        first_frame : int
-            Frame number of the first frame.
-        within : slice, optional
-            Frames that are looked at; the others are there for a network that sees neighbouring frames too.
-        consecutive : bool
-            Whether the frames follow each other; if not, each is looked at without neighbours.
-        """
-        context = self._context if consecutive else 0
-        start, stop, _ = (within or slice(None)).indices(len(electrons))
-        step = self._plan.batch_frames
-        with arithmetic(self.device):
-            listed = join_candidates(
-                [
-                    self._in_batch(with_neighbours(electrons, one, min(one + step, stop), context), first_frame + one)
-                    for one in range(start, stop, step)
-                ]
-            )
-        parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
-        return join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
-
-    def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int) -> Candidates:
-        import torch
-
-        batch = torch.from_numpy(frames)
-        if self.device.type == "cuda":  # from pinned memory the copy goes on beside what other streams compute
-            batch = batch.pin_memory()
-        return list_candidates(
-            self._network,
-            batch.to(self.device, non_blocking=True),
-            torch.full((len(batch),), self._psf_sigma_px, device=self.device),
-            tile_px=self._plan.tile_px,
-            first_frame=first_frame,
-            floor=min(self._floor, SHARE_FLOOR),
-            excess_noise_factor=self.camera.excess_noise_factor,
-        )
-
-    def _finish(self, rows: npt.NDArray[Any], electrons: npt.NDArray[np.float32], first_frame: int) -> Candidates:
-        """One candidate per molecule of some whole frames, without those that are not significant."""
-        found = _one_per_molecule(
-            Candidates(rows, 0.0), self._floor, self._calibration, self._psf_sigma_px, self.camera
-        )
-        if self._least_significance <= 0:
-            return found
-        significance = lone_significance(
-            found.rows, electrons, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self.camera
-        )
-        return found._replace(rows=found.rows[significance >= self._least_significance])
-
-
-def with_neighbours(
-    electrons: npt.NDArray[np.float32], start: int, stop: int, context_frames: int
-) -> npt.NDArray[np.float32]:
-    """Frames with those before and after.
-
-    Parameters
-    ----------
-    electrons : array (frame, y, x), float32
-        Consecutive frames.
-    start, stop : int
-        Frames that are looked at.
-    context_frames : int
-        Frames before and after.
-
-    Returns
-    -------
-    array (stop - start, 2 * context_frames + 1, y, x), float32
-        In the order of time; NaN where there is no frame.
-    """
-    if context_frames == 0:
-        return electrons[start:stop, None]
-    steps = np.arange(-context_frames, context_frames + 1)
-    index = np.arange(start, stop)[:, None] + steps
-    there = (index >= 0) & (index < len(electrons))
-    stacked: npt.NDArray[np.float32] = electrons[index.clip(0, len(electrons) - 1)]
-    stacked[~there] = np.nan
-    return stacked
-
-
-def _portions(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
-    """Rows of whole frames, some thousands at a time."""
-    start = 0
-    while start < len(rows):
-        last = rows["frame"][min(start + _PORTION_ROWS, len(rows)) - 1]
-        stop = int(np.searchsorted(rows["frame"], last, side="right"))
-        yield rows[start:stop]
-        start = stop
-
-
-def _one_per_molecule(
-    listed: Candidates, floor: float, calibration: SigmaCalibration | None, psf_sigma_px: float, camera: Camera
-) -> Candidates:
-    """One candidate per molecule, with the precision that it has, from the floor on."""
-    rows = pool_shares(listed.rows)
-    if calibration is not None and len(rows):
-        limit, crowded = precision_limit(rows, psf_sigma_px, camera), crowding(rows, psf_sigma_px)
-        for name in ("sigma_x", "sigma_y"):
-            rows[name] = calibration.apply(Stated(rows[name], limit, crowded))
-    above = rows["probability"] >= np.float32(floor)
-    unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
-    return Candidates(rows[above], listed.mass_below_floor + unlisted)
-
-
-def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:
-    """Smallest possible localization precision (n,) of candidates, were they alone, px."""
-    from smlm_pb.refinement.crlb import mortensen_mle
-
-    background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
-    photons = rows["photons"].clip(1.0)  # beside a very bright bead next to nothing may be left for a candidate
-    return mortensen_mle(photons, background, psf_sigma_px, excess=camera.excess_noise_factor)
-
-
-def arithmetic(device: torch.device) -> AbstractContextManager[None]:
-    """The arithmetic of inference, decided here alone: float32 without shortcuts, no gradients.
-
-    Graphics cards would otherwise round the inputs of convolutions to 10 bits, which moves molecules by more than
-    the batch they happen to be in may.
-    """
-    import torch
-
-    stack = ExitStack()
-    stack.enter_context(torch.inference_mode())
-    if device.type == "cuda":
-        stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
-    return stack  # type: ignore[return-value]

@@ -146,7 +146,7 @@ def check_bfloat16(model: Model) -> PrecisionCheck:
     """
     import torch
 
-    from smlm_pb.localization.pipeline import arithmetic
+    from smlm_pb.localization.candidate_finder import arithmetic
     from smlm_pb.networks import predict_tiled
     from smlm_pb.networks.inference import FixedWidthNetwork
 

@@ -120,8 +120,8 @@ def lone_significance(
         columns_at.clip(0, width - 1)[:, None, :],
     ].astype(np.float64)
     shape = (
-        _profile(y[:, None] - rows_at, psf_sigma_px)[:, :, None]
-        * _profile(x[:, None] - columns_at, psf_sigma_px)[:, None, :]
+        profile(y[:, None] - rows_at, psf_sigma_px)[:, :, None]
+        * profile(x[:, None] - columns_at, psf_sigma_px)[:, None, :]
     )
     result[judged] = _amplitude_over_noise(window, shape, seen, camera)
     return result
@@ -184,7 +184,8 @@ def measure_least_significance(
     float
         Standard deviations.
     """
-    from smlm_pb.localization.pipeline import CandidateFinder, plan_work
+    from smlm_pb.localization.candidate_finder import CandidateFinder
+    from smlm_pb.localization.pipeline import plan_work
 
     plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
     finder = CandidateFinder(model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM, plan=plan, population=population)
@@ -211,7 +212,7 @@ def sample_electrons(movie: Movie, camera: Camera, frames: tuple[int, int]) -> n
     return np.ascontiguousarray(np.concatenate(read), dtype=np.float32)
 
 
-def _read_variance(camera: Camera) -> float:
+def read_variance(camera: Camera) -> float:
     """Variance of the read noise in electrons whose photon noise has variance = mean, e⁻²."""
     return float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor**2
 
@@ -219,6 +220,14 @@ def _read_variance(camera: Camera) -> float:
 def _skewness(camera: Camera) -> float:
     """Skewness of the photon noise as a multiple of a Poisson distribution's: 1.5 for a large EM gain."""
     return 1 + 0.5 * (camera.excess_noise_factor - 1)
+
+
+def filter_sizes(psf_sigma_px: float) -> tuple[int, int, float]:
+    """Half the width of the window that significance is measured in, and of the narrowest one that holds a molecule.
+
+    And how far from something bright candidates may have it as a neighbour, px.
+    """
+    return _half_window(psf_sigma_px), max(2, math.ceil(2.5 * psf_sigma_px)), _reach(psf_sigma_px) + 2
 
 
 def _half_window(psf_sigma_px: float) -> int:
@@ -233,7 +242,7 @@ def _reach(psf_sigma_px: float) -> float:
 def _bright(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.bool_]:
     """Which candidates hold more light than noise ever does, as the network states it."""
     scale = camera.excess_noise_factor
-    noise = np.sqrt(4 * math.pi * psf_sigma_px**2 * (rows["background"].clip(0) / scale + _read_variance(camera)))
+    noise = np.sqrt(4 * math.pi * psf_sigma_px**2 * (rows["background"].clip(0) / scale + read_variance(camera)))
     bright: npt.NDArray[np.bool_] = (rows["probability"] >= _JUDGED_FROM) & (rows["photons"] / scale >= _BRIGHT * noise)
     return bright
 
@@ -259,7 +268,7 @@ def _cells(rows: npt.NDArray[Any], side_px: float) -> npt.NDArray[np.int64]:
     return np.unique(cell, return_inverse=True)[1]
 
 
-def _profile(distance: FloatArray, sigma_px: float) -> FloatArray:
+def profile(distance: FloatArray, sigma_px: float) -> FloatArray:
     """Share of the light in pixels (n, m) at a distance along one axis."""
     from scipy.special import ndtr
 
@@ -281,7 +290,7 @@ def _amplitude_over_noise(
     background = mean - amplitude * mean_shape
     rest = (window - background[:, None, None] - amplitude[:, None, None] * shape) * seen
     # Where gain or read noise are not what they are said to be, or the background is not smooth, the pixels tell.
-    variance = np.maximum(background + _read_variance(camera), (rest**2).sum(axes) / np.maximum(n - 2, 1)).clip(1e-3)
+    variance = np.maximum(background + read_variance(camera), (rest**2).sum(axes) / np.maximum(n - 2, 1)).clip(1e-3)
     z = amplitude * np.sqrt(norm / variance)
     # Noise of few electrons has a heavier upper tail than a Gaussian (first term of Cornish and Fisher's expansion).
     asymmetry = _skewness(camera) * (weight**3).sum(axes) / norm**1.5 * background.clip(0) / variance**1.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -70,6 +72,15 @@ class FixedWidthNetwork:
         one_by_one = isinstance(self._network, OffsetRegressionNetwork) and self._network.head.kernel_size == (1, 1)
         return one_by_one and self._blocks is not None
 
+    @property
+    def layer_radii(self) -> list[int]:
+        """For every convolution of the blocks, how far its results reach beyond the pixels that are asked for, px."""
+        radii, after = [], 0
+        for block in reversed(self._blocks or []):
+            radii += [after, after + block.radius - 1]
+            after += block.radius
+        return radii
+
     def features(self, electrons: Tensor) -> Tensor:
         """What the last layer sees: ``(batch, channels, height, width)``, float32, channels last in memory."""
         backbone = self._network.backbone
@@ -79,6 +90,34 @@ class FixedWidthNetwork:
         features = backbone.stem(image.contiguous(memory_format=torch.channels_last))
         for block in self._blocks:
             features += block(features)
+        return functional.silu(features, inplace=True)
+
+    def features_of_crops(self, crops: Tensor, inside: Tensor | None = None) -> Tensor:
+        """The same for the middle of crops: every layer computes only what the next one needs.
+
+        Parameters
+        ----------
+        crops : Tensor (m, 1, side, side)
+            Photo-electrons, with a margin of :attr:`radius` around the pixels that are asked for; 0 beyond the frame.
+        inside : Tensor (m, 1, side, side), optional
+            1 in the frame and 0 beyond it, where crops reach beyond.
+
+        Returns
+        -------
+        Tensor (m, channels, side - 2 * radius, side - 2 * radius)
+            What :meth:`features` of the whole frame are there.
+        """
+        backbone = self._network.backbone
+        assert isinstance(backbone, ResidualBackbone)
+        assert self._blocks is not None
+        image = scale_frames(crops, self._network.context_frames).contiguous(memory_format=torch.channels_last)
+        features = functional.conv2d(image, backbone.stem.weight, backbone.stem.bias)
+        inside = _shrink(inside, (backbone.stem.kernel_size[0] - 1) // 2)
+        for block in self._blocks:
+            # What lies beyond the frame is nothing to every layer, not what the layer before makes of nothing.
+            features = features if inside is None else features * inside
+            features = _shrink(features, block.radius) + block.of_crops(features, inside)
+            inside = _shrink(inside, block.radius)
         return functional.silu(features, inplace=True)
 
     def logits(self, features: Tensor) -> Tensor:
@@ -119,6 +158,7 @@ class _FoldedBlock:
         self._second, self._second_bias = second.weight.to(dtype=dtype, memory_format=layout), second.bias.to(dtype)
         self._dilation = second.dilation
         self._dtype = dtype
+        self.radius = 1 + int(second.dilation[0])
 
     def __call__(self, features: Tensor) -> Tensor:
         hidden = functional.silu(features).to(self._dtype)
@@ -127,3 +167,20 @@ class _FoldedBlock:
         return functional.conv2d(
             hidden, self._second, self._second_bias, padding=self._dilation, dilation=self._dilation
         )
+
+    def of_crops(self, features: Tensor, inside: Tensor | None) -> Tensor:
+        """The same without what depends on the edges of the features."""
+        hidden = functional.silu(features).to(self._dtype)
+        hidden = functional.silu(functional.conv2d(hidden, self._first, self._first_bias), inplace=True)
+        if inside is not None:
+            hidden = hidden * _shrink(inside, 1).to(self._dtype)
+        return functional.conv2d(hidden, self._second, self._second_bias, dilation=self._dilation)
+
+
+@overload
+def _shrink(maps: Tensor, by: int) -> Tensor: ...
+@overload
+def _shrink(maps: None, by: int) -> None: ...
+def _shrink(maps: Tensor | None, by: int) -> Tensor | None:
+    """Maps without their outermost pixels."""
+    return None if maps is None else maps[..., by:-by, by:-by]

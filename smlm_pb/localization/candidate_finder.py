@@ -1,0 +1,237 @@
+"""From photo-electrons in memory to candidates, one per molecule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates, list_candidates_at
+from smlm_pb.localization.crowding import crowding
+from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
+from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
+from smlm_pb.localization.significance import lone_significance
+from smlm_pb.localization.sparse import Group, LightFinder
+
+if TYPE_CHECKING:
+    import torch
+
+    from smlm_pb.camera import Camera
+    from smlm_pb.localization.model import Model
+    from smlm_pb.localization.pipeline import Plan
+    from smlm_pb.population import Population
+
+#: Candidates that are put together at a time: what belongs to them fits in the cache.
+_PORTION_ROWS = 1 << 12
+
+
+class CandidateFinder:
+    """Finds the candidates in frames that are in memory; what is the same for all frames is made ready once.
+
+    Parameters
+    ----------
+    model : Model
+        The network on its device.
+    psf_sigma_px, floor, plan, least_significance, population, precision
+        As for :func:`smlm_pb.localization.pipeline.find_candidates`.
+    camera : Camera, optional
+        Where the electrons come from; one without electron multiplication and read noise when left out.
+    pass_over_dark : bool
+        Whether places without light may be passed over; see :mod:`smlm_pb.localization.sparse`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        psf_sigma_px: float,
+        floor: float,
+        plan: Plan,
+        camera: Camera | None = None,
+        least_significance: float = 0.0,
+        population: Population | None = None,
+        precision: str = "float32",
+        pass_over_dark: bool = True,
+    ) -> None:
+        from smlm_pb.camera import Camera
+        from smlm_pb.networks.inference import FixedWidthNetwork
+
+        self.device, self.camera, self._plan = model.device, camera or Camera(), plan
+        self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
+        self._context = model.network.context_frames
+        self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
+        with arithmetic(model.device):
+            self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
+        self._light: LightFinder | None = None
+        # Only what is not significant may be passed over; graphics cards are faster with whole frames.
+        suited = self._network.is_lazy and self._context == 0 and self.device.type == "cpu"
+        if pass_over_dark and suited and least_significance > 0:
+            self._light = LightFinder(psf_sigma_px, self.camera, least_significance, self._network.layer_radii)
+
+    def __call__(
+        self,
+        electrons: npt.NDArray[np.float32],
+        first_frame: int = 0,
+        within: slice | None = None,
+        *,
+        consecutive: bool = True,
+    ) -> Candidates:
+        """Candidates, one per molecule.
+
+        Parameters
+        ----------
+        electrons : array (frame, y, x), float32
+            Effective photo-electrons, on which photon noise has variance = mean.
+        first_frame : int
+            Frame number of the first frame.
+        within : slice, optional
+            Frames that are looked at; the others are there for a network that sees neighbouring frames too.
+        consecutive : bool
+            Whether the frames follow each other; if not, each is looked at without neighbours.
+        """
+        context = self._context if consecutive else 0
+        start, stop, _ = (within or slice(None)).indices(len(electrons))
+        step = self._plan.batch_frames
+        with arithmetic(self.device):
+            listed = join_candidates(
+                [
+                    self._in_batch(with_neighbours(electrons, one, min(one + step, stop), context), first_frame + one)
+                    for one in range(start, stop, step)
+                ]
+            )
+        parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
+        return join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
+
+    def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int) -> Candidates:
+        import torch
+
+        batch = torch.from_numpy(frames)
+        if self.device.type == "cuda":  # from pinned memory the copy goes on beside what other streams compute
+            batch = batch.pin_memory()
+        batch = batch.to(self.device, non_blocking=True)
+        if self._light is None:
+            return self._of_whole_frames(batch, first_frame)
+        groups, whole = self._light(frames[:, 0])
+        parts = [self._at(groups, batch, first_frame)]
+        for as_a_whole, run in groupby(range(len(frames)), key=whole.__getitem__):
+            if as_a_whole:
+                start, *others = run
+                parts.append(self._of_whole_frames(batch[start : start + len(others) + 1], first_frame + start))
+        joined = join_candidates(parts)
+        return joined._replace(rows=joined.rows[np.argsort(joined.rows["frame"], kind="stable")])
+
+    def _at(self, groups: list[Group], batch: torch.Tensor, first_frame: int) -> Candidates:
+        return list_candidates_at(
+            self._network,
+            batch,
+            groups,
+            first_frame=first_frame,
+            floor=min(self._floor, SHARE_FLOOR),
+            excess_noise_factor=self.camera.excess_noise_factor,
+        )
+
+    def _of_whole_frames(self, batch: torch.Tensor, first_frame: int) -> Candidates:
+        import torch
+
+        return list_candidates(
+            self._network,
+            batch,
+            torch.full((len(batch),), self._psf_sigma_px, device=self.device),
+            tile_px=self._plan.tile_px,
+            first_frame=first_frame,
+            floor=min(self._floor, SHARE_FLOOR),
+            excess_noise_factor=self.camera.excess_noise_factor,
+        )
+
+    def _finish(self, rows: npt.NDArray[Any], electrons: npt.NDArray[np.float32], first_frame: int) -> Candidates:
+        """One candidate per molecule of some whole frames, without those that are not significant."""
+        found = _one_per_molecule(
+            Candidates(rows, 0.0), self._floor, self._calibration, self._psf_sigma_px, self.camera
+        )
+        if self._least_significance <= 0:
+            return found
+        significance = lone_significance(
+            found.rows, electrons, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self.camera
+        )
+        return found._replace(rows=found.rows[significance >= self._least_significance])
+
+
+def with_neighbours(
+    electrons: npt.NDArray[np.float32], start: int, stop: int, context_frames: int
+) -> npt.NDArray[np.float32]:
+    """Frames with those before and after.
+
+    Parameters
+    ----------
+    electrons : array (frame, y, x), float32
+        Consecutive frames.
+    start, stop : int
+        Frames that are looked at.
+    context_frames : int
+        Frames before and after.
+
+    Returns
+    -------
+    array (stop - start, 2 * context_frames + 1, y, x), float32
+        In the order of time; NaN where there is no frame.
+    """
+    if context_frames == 0:
+        return electrons[start:stop, None]
+    steps = np.arange(-context_frames, context_frames + 1)
+    index = np.arange(start, stop)[:, None] + steps
+    there = (index >= 0) & (index < len(electrons))
+    stacked: npt.NDArray[np.float32] = electrons[index.clip(0, len(electrons) - 1)]
+    stacked[~there] = np.nan
+    return stacked
+
+
+def _portions(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
+    """Rows of whole frames, some thousands at a time."""
+    start = 0
+    while start < len(rows):
+        last = rows["frame"][min(start + _PORTION_ROWS, len(rows)) - 1]
+        stop = int(np.searchsorted(rows["frame"], last, side="right"))
+        yield rows[start:stop]
+        start = stop
+
+
+def _one_per_molecule(
+    listed: Candidates, floor: float, calibration: SigmaCalibration | None, psf_sigma_px: float, camera: Camera
+) -> Candidates:
+    """One candidate per molecule, with the precision that it has, from the floor on."""
+    rows = pool_shares(listed.rows)
+    if calibration is not None and len(rows):
+        limit, crowded = precision_limit(rows, psf_sigma_px, camera), crowding(rows, psf_sigma_px)
+        for name in ("sigma_x", "sigma_y"):
+            rows[name] = calibration.apply(Stated(rows[name], limit, crowded))
+    above = rows["probability"] >= np.float32(floor)
+    unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
+    return Candidates(rows[above], listed.mass_below_floor + unlisted)
+
+
+def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:
+    """Smallest possible localization precision (n,) of candidates, were they alone, px."""
+    from smlm_pb.refinement.crlb import mortensen_mle
+
+    background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
+    photons = rows["photons"].clip(1.0)  # beside a very bright bead next to nothing may be left for a candidate
+    return mortensen_mle(photons, background, psf_sigma_px, excess=camera.excess_noise_factor)
+
+
+def arithmetic(device: torch.device) -> AbstractContextManager[None]:
+    """The arithmetic of inference, decided here alone: float32 without shortcuts, no gradients.
+
+    Graphics cards would otherwise round the inputs of convolutions to 10 bits, which moves molecules by more than
+    the batch they happen to be in may.
+    """
+    import torch
+
+    stack = ExitStack()
+    stack.enter_context(torch.inference_mode())
+    if device.type == "cuda":
+        stack.enter_context(torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False))
+    return stack  # type: ignore[return-value]

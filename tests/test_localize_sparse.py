@@ -1,0 +1,146 @@
+"""Looking only where light is: what comes out is what the network says of the whole frame."""
+
+import numpy as np
+import pytest
+import torch
+
+from smlm_pb.camera import Camera
+from smlm_pb.localization import load_model
+from smlm_pb.localization.candidate_finder import CandidateFinder
+from smlm_pb.localization.candidates import CANDIDATE_DTYPE
+from smlm_pb.localization.neighbours import places as coordinates
+from smlm_pb.localization.neighbours import tree_of
+from smlm_pb.localization.pipeline import plan_work
+from smlm_pb.localization.significance import lone_significance
+from smlm_pb.localization.sparse import LightFinder, Places, cut_crops, owners
+from smlm_pb.networks import NetworkSettings, build_network
+from smlm_pb.networks.inference import FixedWidthNetwork
+from smlm_pb.simulation import simulate
+from smlm_pb.simulation.presets import density_sweep
+
+SIGMA_PX = 1.1
+RADII = [0, 2, 3, 4]
+
+
+def network_of_random_weights(precision="float32"):
+    torch.manual_seed(0)
+    network = build_network(NetworkSettings(channels=16, blocks=3)).eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    return FixedWidthNetwork(network, SIGMA_PX, precision=precision)
+
+
+def spots(shape, *where, photons=2000.0, background=20.0, seed=0):
+    """Frames of (frame, y, x) spots."""
+    height, width = shape[1:]
+    image = np.full(shape, background)
+    y, x = np.arange(height)[:, None], np.arange(width)
+    for frame, row, column in where:
+        spot = np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * SIGMA_PX**2))
+        image[frame] += photons * spot / (2 * np.pi * SIGMA_PX**2)
+    return np.random.default_rng(seed).poisson(image).astype(np.float32)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("reach", [0, 3])
+def test_a_crop_tells_what_the_whole_frame_tells(precision, reach):
+    network = network_of_random_weights(precision)
+    batch = torch.from_numpy(spots((2, 30, 41), (0, 5, 5), (1, 20, 30)))[:, None]
+    places = Places(np.array([0, 1, 1, 0, 0]), np.array([0, 20, 29, 15, 4]), np.array([0, 30, 40, 20, 39]))
+    with torch.inference_mode():
+        whole = network.features(batch)
+        crops, inside = cut_crops(batch, places, reach + network.radius)
+        ours = network.features_of_crops(crops, inside)
+    assert inside is not None
+    assert ours.shape[2:] == (2 * reach + 1, 2 * reach + 1)
+    padded = torch.nn.functional.pad(whole, (reach,) * 4)
+    for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
+        theirs = padded[frame, :, row : row + 2 * reach + 1, column : column + 2 * reach + 1]
+        there = (theirs != 0).any(0)
+        torch.testing.assert_close(ours[k][:, there], theirs[:, there], rtol=1e-4, atol=1e-4)
+
+
+def test_crops_in_the_middle_need_no_mask():
+    batch = torch.zeros(1, 1, 40, 40)
+    crops, inside = cut_crops(batch, Places(np.array([0]), np.array([20]), np.array([20])), 8)
+    assert crops.shape == (1, 1, 17, 17)
+    assert inside is None
+
+
+def test_radii_of_the_layers():
+    network = network_of_random_weights()
+    assert network.layer_radii == [0, 1, 2, 4, 5, 6]
+    assert network.radius == network.layer_radii[-1] + 1 + 2
+
+
+def test_every_pixel_near_a_place_has_one_owner():
+    rng = np.random.default_rng(0)
+    groups = [
+        (Places(rng.integers(0, 2, 30), rng.integers(0, 20, 30), rng.integers(0, 25, 30)), reach) for reach in (1, 3)
+    ]
+    seen, wanted = np.zeros((2, 20, 25), int), np.zeros((2, 20, 25), bool)
+    for (places, reach), own in zip(groups, owners(groups, seen.shape), strict=True):
+        for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
+            top, left = max(0, row - reach), max(0, column - reach)
+            wanted[frame, top : row + reach + 1, left : column + reach + 1] = True
+            for down, right in np.argwhere(own[k]) - reach:
+                seen[frame, row + down, column + right] += 1
+    np.testing.assert_array_equal(seen, wanted)
+
+
+@pytest.mark.parametrize("offset", [(0.0, 0.0), (0.5, 0.5), (-0.3, 0.45)])
+@pytest.mark.parametrize("at", [(16, 24), (0, 0), (31, 47)])
+def test_light_that_is_significant_enough_is_never_passed_over(offset, at):
+    """Dim molecules, about half of which are as significant as is asked for."""
+    row, column = at[0] + offset[0], at[1] + offset[1]
+    frames = spots((300, 32, 48), *((frame, row, column) for frame in range(300)), photons=400.0)
+    rows = np.zeros(300, CANDIDATE_DTYPE)
+    rows["frame"], rows["x"], rows["y"], rows["probability"] = np.arange(300), column, row, 0.9
+    how = {"psf_sigma_px": SIGMA_PX, "camera": Camera()}
+    significance = lone_significance(rows, frames, first_frame=0, **how)
+    least = float(np.median(significance))
+    groups, whole = LightFinder(SIGMA_PX, Camera(), least, RADII)(frames)
+    assert not whole.any()
+    near = np.zeros(300, bool)
+    for places, reach in groups:
+        near[places.frame[(abs(places.row - row) <= reach) & (abs(places.column - column) <= reach)]] = True
+    assert near[significance >= least].all()
+    assert least > 3
+
+
+def test_little_of_an_empty_frame_and_all_of_a_crowded_one():
+    finder = LightFinder(SIGMA_PX, Camera(), 4.0, RADII)
+    rng = np.random.default_rng(1)
+    crowd = [(3, *place) for place in rng.uniform(0, 64, (250, 2))]
+    groups, whole = finder(spots((4, 64, 64), *crowd))
+    assert whole.tolist() == [False, False, False, True]
+    assert sum(len(places) for places, _ in groups) < 15
+    assert all((places.frame < 3).all() for places, _ in groups)
+
+
+@pytest.mark.parametrize("density", [0.05, 0.3])
+def test_no_molecule_is_missed(density):
+    model = load_model("fast", "cpu")
+    recipe = density_sweep(density, frames=30, size_px=80)
+    movie, _ = simulate(recipe, seed=2)
+    camera = recipe.camera.camera()
+    electrons = camera.to_electrons(movie)
+    how = {"psf_sigma_px": SIGMA_PX, "floor": 0.05, "camera": camera, "least_significance": 3.9}
+    plan = plan_work(80, 80, model.device)
+    ours, theirs = (CandidateFinder(model, plan=plan, pass_over_dark=p, **how)(electrons).rows for p in (True, False))
+    ours, theirs = (rows[rows["probability"] >= 0.3] for rows in (ours, theirs))
+    assert len(ours) == len(theirs) > 50
+    distance, partner = tree_of(ours).query(coordinates(theirs))
+    assert distance.max() < 1e-4
+    np.testing.assert_allclose(ours["probability"][partner], theirs["probability"], atol=1e-4)
+    assert (np.diff(ours["frame"].astype(int)) >= 0).all()
+
+
+def test_nothing_is_passed_over_where_everything_is_asked_for():
+    model = load_model("fast", "cpu")
+    plan = plan_work(40, 40, model.device)
+    noise = spots((2, 40, 40))
+    how = {"psf_sigma_px": SIGMA_PX, "floor": 0.001, "plan": plan}
+    everything = CandidateFinder(model, **how)(noise).rows
+    some = CandidateFinder(model, least_significance=5.0, **how)(noise).rows
+    assert len(some) < len(everything)
