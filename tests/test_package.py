@@ -31,6 +31,7 @@ LAYERS = (
         "formats",
         "localizations",
         "movies",
+        "population",
         "psf",
     },
     {"losses", "networks", "refinement", "simulation"},

@@ -130,7 +130,12 @@ class Job:
                 "fingerprint": self.fingerprint,
                 "frames": list(self.conditions.frames),
             },
-            "model": {"name": card.name, "sha256": card.weights_sha256, "device": device.type},
+            "model": {
+                "name": card.name,
+                "sha256": card.weights_sha256,
+                "device": device.type,
+                **({"classes": card.classes} if card.classes else {}),
+            },
             "engine": self.engine(),
             "asked": self.identity(),
             "conditions": {**self.conditions.as_dict(), "network_psf_sigma_px": self.network_psf_sigma_px},

@@ -34,6 +34,8 @@ class ModelCard:
         Hash of the weights file.
     sigma_calibration : dict
         Curve from stated to calibrated precision, see :class:`smlm_pb.localization.sigma_calibration.SigmaCalibration`.
+    classes : list of str
+        Names of the classes that the model tells apart; empty where there is one kind of molecules.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     sigma_calibration: dict[str, Any] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:
         """The card as it stands in its file."""

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from smlm_pb.errors import TableError
 from smlm_pb.localization.candidates import as_columns
+from smlm_pb.localization.classes import add_classes, has_classes
 from smlm_pb.localization.settings import GIVEN
 from smlm_pb.localizations import Localizations
 
@@ -57,12 +58,15 @@ class Refining:
         Localizations
             In the same order.
         """
+        refined, classed = self._job.settings.refine != "off", has_classes(self._job)
         for rows in portions:
-            if self._job.settings.refine == "off":
+            if not refined and not classed:
                 yield Localizations(as_columns(rows), self._job.info)
                 continue
             for part in self._cut(rows):
-                yield self._refine(Localizations(as_columns(part), self._job.info))
+                table = Localizations(as_columns(part), self._job.info)
+                table = self._refine(table) if refined else table
+                yield add_classes(self._job, table) if classed else table
 
     def as_dict(self) -> dict[str, Any]:
         """What was done, for the history of the table."""

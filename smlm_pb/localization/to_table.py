@@ -9,6 +9,7 @@ import numpy as np
 
 from smlm_pb.errors import Cancelled
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR, as_columns
+from smlm_pb.localization.classes import has_classes
 from smlm_pb.localization.job import (
     Job,
     OnBlock,
@@ -224,7 +225,7 @@ def _select(
     rows = rows[at_or_above(rows["probability"], expectation.threshold)]
     builder = SummaryBuilder(n_frames, job.movie.height * job.movie.width)
     table, refinement = Localizations(as_columns(rows), job.info), {"mode": "off"}
-    if refine and job.settings.refine != "off":
+    if refine and (job.settings.refine != "off" or has_classes(job)):
         table, refinement = _refined(job, rows, stopping)
     builder.add(table)
     summary = builder.finish()

@@ -17,8 +17,9 @@ from smlm_pb.errors import Cancelled, ConfigurationError
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.simulation.blinking import draw_blinks, draw_flux, light_per_frame
 from smlm_pb.simulation.geometry import Box, Float64Array, Points, Structure, Uniform
+from smlm_pb.simulation.molecule_classes import factors, labels_of_numbers
 from smlm_pb.simulation.recipe import Recipe
-from smlm_pb.simulation.rendering import render_tiled, smooth_background
+from smlm_pb.simulation.rendering import render_separable, render_tiled, smooth_background
 from smlm_pb.simulation.sampled_psf import SampledPsf
 from smlm_pb.simulation.structures import MARGIN_PX, build_structure
 
@@ -191,7 +192,13 @@ def _simulate_frame(
     decay = recipe.background.decay_frames
     level = recipe.background.photons_per_px * efficiency * (np.exp(-index / decay) if decay else 1.0)
     background = level * shape_of_background
-    if psf is None:
+    classes = recipe.molecules.molecule_classes()
+    label = labels_of_numbers(classes, molecule) if classes else None
+    if label is not None:
+        photons = photons * factors(classes, label, "photons")
+        width_x, width_y = (width * factors(classes, label, key) for key in ("width_x", "width_y"))
+        light = render_separable(x, y, photons, width_x, recipe.shape, sigma_y_px=width_y)
+    elif psf is None:
         light, width_x, width_y = render_tiled(x, y, photons, width, recipe.shape), width, width
     else:
         light = psf.render(x, y, photons, recipe.shape)
@@ -216,6 +223,7 @@ def _simulate_frame(
             "psf_sigma_x": width_x[true].astype(np.float32),
             "psf_sigma_y": width_y[true].astype(np.float32),
             "molecule": molecule[true].astype(np.int32),
+            **({} if label is None else {"class": label[true].astype(np.int32)}),
         },
     )
 

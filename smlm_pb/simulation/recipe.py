@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from smlm_pb.camera import Camera
 from smlm_pb.configuration import read_yaml, validate
+from smlm_pb.errors import ConfigurationError
+from smlm_pb.simulation.molecule_classes import MoleculeClass, checked_classes
 
 if TYPE_CHECKING:
     from smlm_pb.simulation.sampled_psf import SampledPsf
@@ -75,6 +77,16 @@ class BlinkingRecipe(_Section):
     )
 
 
+class ClassRecipe(_Section):
+    """One class of molecules."""
+
+    name: str = Field(min_length=1, description="name of the class", examples=["red"])
+    share: float = Field(1.0, gt=0, description="share of the molecules, relative to the others", examples=[1])
+    width_x: float = Field(1.0, ge=0.3, le=4, description="PSF width along x, in units of psf.sigma_px", examples=[1.3])
+    width_y: float = Field(1.0, ge=0.3, le=4, description="PSF width along y, likewise", examples=[1.3])
+    photons: float = Field(1.0, gt=0, description="brightness in units of molecules.photons", examples=[1])
+
+
 class MoleculesRecipe(_Section):
     """How many molecules shine, how brightly, and for how long."""
 
@@ -112,6 +124,24 @@ class MoleculesRecipe(_Section):
         description="null: every frame draws new molecules, which shine for the whole frame",
         examples=["{on_frames: 1.5, off_frames: 200}"],
     )
+
+    classes: tuple[ClassRecipe, ...] = Field(
+        (),
+        description="classes of molecules, such as two colours or two PSFs; empty: all are alike",
+        examples=["[{name: red, width_x: 1.3, width_y: 1.3}, {name: green}]"],
+    )
+
+    @model_validator(mode="after")
+    def _classes_differ(self) -> MoleculesRecipe:
+        try:
+            self.molecule_classes()
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return self
+
+    def molecule_classes(self) -> tuple[MoleculeClass, ...]:
+        """The classes, as the simulator takes them."""
+        return checked_classes([one.model_dump() for one in self.classes])
 
     @model_validator(mode="after")
     def _one_number(self) -> MoleculesRecipe:
@@ -288,6 +318,12 @@ class Recipe(_Section):
         BackgroundRecipe(), description="background light", examples=["{photons_per_px: 20}"]
     )
     camera: CameraRecipe = Field(CameraRecipe(), description="the camera", examples=["{offset_adu: 100}"])
+
+    @model_validator(mode="after")
+    def _classes_have_gaussian_psfs(self) -> Recipe:
+        if self.molecules.classes and self.psf.file is not None:
+            raise ValueError("molecules.classes are widths of a Gaussian: leave out them or psf.file")
+        return self
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Recipe:

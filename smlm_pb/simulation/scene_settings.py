@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from smlm_pb.errors import ConfigurationError
+from smlm_pb.simulation.molecule_classes import MoleculeClass, checked_classes
 
 STRUCTURES = ("uniform", "filaments", "rings", "clusters", "mixture")
 PHOTON_SPREADS = ("constant", "lognormal", "exponential")
@@ -78,6 +79,8 @@ class SceneSettings:
     psf_file : str, optional
         Measured PSF (:func:`smlm_pb.simulation.sampled_psf.read_psf`) instead of Gaussians; ``psf_sigma_px`` is then
         what the network is told, and ``psf_spread`` plays no part.
+    classes : tuple of MoleculeClass
+        Classes of molecules that lie side by side (:mod:`smlm_pb.simulation.molecule_classes`); empty: all are alike.
 
     Raises
     ------
@@ -110,6 +113,7 @@ class SceneSettings:
     unknown_population_fraction: float = 0.25
     context_frames: int = 0
     psf_file: str | None = None
+    classes: tuple[MoleculeClass, ...] = ()
 
     def __post_init__(self) -> None:
         for name in _RANGES:
@@ -127,6 +131,9 @@ class SceneSettings:
                 raise ConfigurationError(f"Scene setting {name} = {getattr(self, name)} must be ≥ 0.")
         if self.psf_file is not None and not (isinstance(self.psf_file, str) and self.psf_file):
             raise ConfigurationError(f"Scene setting psf_file = {self.psf_file!r} must be the path of a file, or null.")
+        object.__setattr__(self, "classes", checked_classes(self.classes))
+        if self.classes and self.psf_file is not None:
+            raise ConfigurationError("Scene settings classes and psf_file do not go together: leave one of them out.")
         for name, known in _MIXES.items():
             object.__setattr__(self, name, _checked_mix(name, getattr(self, name), known))
 

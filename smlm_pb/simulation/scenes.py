@@ -25,6 +25,7 @@ from smlm_pb.simulation.geometry import (
     random_filaments,
     random_rings,
 )
+from smlm_pb.simulation.molecule_classes import Labels, draw_labels, factors
 from smlm_pb.simulation.photon_laws import (
     PhotonLaw,
     draw_on_overlap,
@@ -71,6 +72,8 @@ class Scene:
         What a look at the whole movie would have told of its molecules; None where nobody looked.
     context : array (2 * context_frames, height, width), float32, or None
         The noisy images before and after, in the order of time.
+    label : array (molecules,), int64, or None
+        Class of each molecule; None where all are alike.
     """
 
     electrons: Float32Array
@@ -83,6 +86,7 @@ class Scene:
     structure: str
     population: Population | None = None
     context: Float32Array | None = None
+    label: Labels | None = None
 
 
 def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int | tuple[int, int]) -> Scene:
@@ -113,7 +117,10 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
     sigma = rng.uniform(*settings.psf_sigma_px)
     sigmas = sigma * (1.0 + rng.uniform(0.0, settings.psf_spread) * rng.normal(size=x.size).clip(-3, 3))
     background = _draw_background(rng, settings, shape, structure)
-    signal = _draw_spots(rng, settings, x32, y32, light, sigmas, shape)
+    label = draw_labels(rng, settings.classes, x.size) if settings.classes else None
+    if label is not None:
+        light = light * factors(settings.classes, label, "photons")[:, None]
+    signal = _draw_spots(rng, settings, x32, y32, light, sigmas, shape, label)
     electrons, read_noise, scale = _draw_camera(rng, settings, signal + background)
     photons32 = (light[:, context] * scale).astype(np.float32)
     true = frame.contains(x32, y32) & (photons32 >= settings.min_photons) & (photons32 > 0)
@@ -138,6 +145,7 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
         name,
         population,
         np.delete(electrons, context, axis=0).astype(np.float32) if context else None,
+        None if label is None else label[true],
     )
 
 
@@ -169,6 +177,7 @@ def _draw_spots(
     photons: Float64Array,
     sigma_px: Float64Array,
     shape: tuple[int, int],
+    label: Labels | None,
 ) -> Float64Array:
     """Expected light of molecules in every frame; objectives are not perfect, and no PSF is a Gaussian."""
     if settings.psf_file is not None:
@@ -176,10 +185,11 @@ def _draw_spots(
         return np.stack([psf.render(x, y, light, shape) for light in photons.T])
     stretch = np.exp(0.5 * rng.uniform(-settings.psf_asymmetry, settings.psf_asymmetry))
     halo = rng.uniform(0.0, settings.psf_halo) if rng.random() < 0.5 else 0.0
-    core = [
-        render_separable(x, y, light * (1 - halo), sigma_px * stretch, shape, sigma_y_px=sigma_px / stretch)
-        for light in photons.T
-    ]
+    width_x, width_y = sigma_px * stretch, sigma_px / stretch
+    if label is not None:
+        width_x = width_x * factors(settings.classes, label, "width_x")
+        width_y = width_y * factors(settings.classes, label, "width_y")
+    core = [render_separable(x, y, light * (1 - halo), width_x, shape, sigma_y_px=width_y) for light in photons.T]
     if halo == 0:
         return np.stack(core)
     return np.stack(

@@ -62,6 +62,8 @@ class Batch(NamedTuple):
     n_molecules: Tensor | None = None
     #: Crops without labels.
     views: Views | None = None
+    #: Class of each molecule (molecules,); None where all are alike.
+    label: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on another device."""
@@ -82,7 +84,13 @@ def collate(scenes: Sequence[Scene]) -> Batch:
         population=torch.tensor(
             [_UNKNOWN if s.population is None else s.population.values() for s in scenes], dtype=torch.float32
         ),
+        label=_labels(scenes),
     )
+
+
+def _labels(scenes: Sequence[Scene]) -> Tensor | None:
+    known = [scene.label for scene in scenes if scene.label is not None]
+    return torch.from_numpy(np.concatenate(known)) if len(known) == len(scenes) else None
 
 
 def _frames(scene: Scene) -> npt.NDArray[np.float32]:

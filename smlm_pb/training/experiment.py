@@ -83,6 +83,16 @@ class ValidationSettings(_Section):
     )
 
 
+class ClassSettings(_Section):
+    """One class of molecules."""
+
+    name: str = Field(min_length=1, description="name of the class", examples=["red"])
+    share: float = Field(1.0, gt=0, description="share of the molecules, relative to the other classes")
+    width_x: float = Field(1.0, ge=0.3, le=4, description="PSF width along x, in units of the PSF width that is told")
+    width_y: float = Field(1.0, ge=0.3, le=4, description="PSF width along y, likewise")
+    photons: float = Field(1.0, gt=0, description="brightness in units of that of the scenes")
+
+
 class Experiment(_Section):
     """One training run."""
 
@@ -103,6 +113,9 @@ class Experiment(_Section):
         None, description="shipped model or model folder whose weights the run starts from; same network settings"
     )
     scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments that scenes are drawn from")
+    classes: tuple[ClassSettings, ...] = Field(
+        (), description="classes of molecules in one movie (two colours, two PSFs) that the network tells apart"
+    )
     data: DataSettings | None = Field(
         None, description="movie with positions or counts to learn from; simulated scenes where left out"
     )
@@ -201,9 +214,30 @@ class Experiment(_Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _classes_fit(self) -> Experiment:
+        if not self.classes:
+            return self
+        try:
+            self.scene_settings()
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        n = len(self.classes)
+        if self.network.n_candidates % n:
+            raise ValueError(
+                f"network.n_candidates = {self.network.n_candidates} must be a multiple of the {n} classes: each class "
+                "has candidates of its own in every pixel"
+            )
+        if self.method != DEFAULT_METHOD or self.data is not None or self.consistency is not None:
+            raise ValueError("classes go with simulated scenes and the default method only: leave out the others")
+        if self.network.context_frames:
+            raise ValueError("classes do not go with network.context_frames = 1: set it to 0")
+        return self
+
     def scene_settings(self) -> SceneSettings:
         """The range of experiments scenes are drawn from."""
-        return SceneSettings(**self.scenes)
+        classes = [one.model_dump() for one in self.classes]
+        return SceneSettings(**{**self.scenes, **({"classes": classes} if classes else {})})
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Experiment:

@@ -85,6 +85,7 @@ def export_model(
         accuracy={"validation": _published(validation, calibration)} if validation else {},
         weights_sha256=hashlib.sha256(content).hexdigest(),
         sigma_calibration=calibration.as_dict() if calibration else {},
+        classes=[one.name for one in experiment.classes],
     )
     described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     files = {

@@ -21,6 +21,7 @@ from smlm_pb.networks import NetworkSettings, PointNetwork, build_network
 from smlm_pb.training.batches import Batch, batch_stream
 from smlm_pb.training.calibration import calibrate_sigma
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
+from smlm_pb.training.class_objective import class_objective
 from smlm_pb.training.counted_movie import count_objective
 from smlm_pb.training.crop_source import SourceBatches, open_source, prepare_network
 from smlm_pb.training.experiment import Experiment
@@ -178,6 +179,9 @@ class Trainer:
         experiment = self.experiment
         if batch.n_molecules is not None:
             terms = count_objective(output, batch)
+        elif experiment.classes:
+            reach_px, n_classes = experiment.network.reach_px, len(experiment.classes)
+            terms = class_objective(output, batch, experiment.loss, n_classes, progress=progress, reach_px=reach_px)
         else:
             terms = self.method.objective(self.network, output, batch, experiment, progress)
         if batch.views is not None and experiment.consistency is not None:
