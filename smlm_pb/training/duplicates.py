@@ -205,5 +205,5 @@ def judge_duplicates(network: CandidateLists, *, seed: int, tables: int = 60) ->
             kept = network(lists.nodes, lists.pairs, lists.facts).numpy() > 0
         left.append(np.bincount(table.molecule[kept], minlength=len(table.true_x)))
     rows = np.concatenate(left)
-    shares = {"molecules": len(rows), "one": np.mean(rows == 1), "none": np.mean(rows == 0), "more": np.mean(rows > 1)}
-    return {name: round(float(value), 4) for name, value in shares.items()}
+    shares = {"one": np.mean(rows == 1), "none": np.mean(rows == 0), "more": np.mean(rows > 1)}
+    return {"molecules": len(rows), **{name: round(float(value), 4) for name, value in shares.items()}}
