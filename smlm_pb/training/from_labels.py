@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 #: Steps of a training from nothing, and of one that starts from a model.
 STEPS, FINE_TUNE_STEPS = 3000, 1000
-_RATE, _FINE_TUNE_RATE = 2e-3, 4e-4
+_RATE, _FINE_TUNE_RATE = 2e-3, 2e-4
 #: Share of simulated scenes where the run starts from a model, which must not forget what labels do not tell.
 _SIMULATED_SHARE = 0.5
 _CROP_PX = 32

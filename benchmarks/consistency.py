@@ -1,0 +1,138 @@
+"""Counting consistency: whether frames without labels help where labels are few and from brighter frames.
+
+One tenth of the frames is labelled and bright (2500 e⁻ per molecule on 30 e⁻/px), the others are dim (700 e⁻ on
+80 e⁻/px) and without labels; 1 molecule per µm², σ 1.1 px, 100-nm pixels. Small networks learn from the labelled frames
+alone, and from both: the number of molecules in a tile of an unlabelled crop must be the same when the crop is turned
+and loses light. They are tested on dim frames with exact truth.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _report import COLOURS, Table, new_figure, number, parse, publish, run_as_program, spread
+from _taught import NETWORK, Kept, Light, examine, movie_of, movie_section, taught_parser, teach
+
+DENSITY_PER_UM2 = 1.0
+FRAMES, LABELLED, TEST_FRAMES, SIZE_PX = 400, 40, 40, 64
+BRIGHT, DIM = Light(2500.0, 30.0), Light(700.0, 80.0)
+WEIGHT = 0.1
+KINDS = {
+    "supervised": ("labelled frames only", COLOURS["other"]),
+    "consistent": ("with counting consistency", COLOURS["ours"]),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the benchmark."""
+    parser = taught_parser(__doc__ or "", steps=300)
+    args = parse(parser, argv)
+    if args.quick:
+        args.steps = 3
+    kept = Kept("consistency", args)
+    runs: list[dict[str, Any]] = []
+    for seed in range(args.seeds):
+        for kind in KINDS:
+            run = _run(kept, args, kind=kind, seed=seed)
+            if run is None:
+                print("More trainings are to be done: run again.")
+                return 0
+            runs.append(run)
+    points = [{"kind": kind, "runs": [run for run in runs if run["kind"] == kind]} for kind in KINDS]
+    gain = gained(points, "jaccard_50")
+    publish(
+        "consistency",
+        args,
+        tables=[_table(points), _gain_table(gain)],
+        results={"points": points, "gain": gain},
+        settings={
+            "seeds": args.seeds,
+            "steps": args.steps,
+            "network": NETWORK,
+            "weight": WEIGHT,
+            "labelled_frames": LABELLED,
+            "unlabelled_frames": FRAMES - LABELLED,
+            "density_per_um2": DENSITY_PER_UM2,
+        },
+        figure=_figure(points),
+    )
+    return 0
+
+
+def gained(points: list[dict[str, Any]], name: str) -> dict[str, float]:
+    """Mean difference over seeds, its standard error, and their ratio."""
+    alone, both = (np.array([run[name] for run in p["runs"]], float) for p in points)
+    difference = both - alone
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else float("nan")
+    gain = float(difference.mean())
+    return {"gain": gain, "standard_error": error, "in_standard_errors": gain / error if error > 0 else float("nan")}
+
+
+def _run(kept: Kept, args: argparse.Namespace, *, kind: str, seed: int) -> dict[str, Any] | None:
+    key = {"kind": kind, "seed": seed, "steps": args.steps, "weight": WEIGHT, "quick": args.quick}
+    return kept.get(key, lambda folder: _train_and_test(folder, args, kind, seed))
+
+
+def _train_and_test(folder: Path, args: argparse.Namespace, kind: str, seed: int) -> dict[str, Any]:
+    labelled, others, test_frames = (6, 10, 4) if args.quick else (LABELLED, FRAMES - LABELLED, TEST_FRAMES)
+    bright, truth = movie_of(
+        folder, "bright", DENSITY_PER_UM2, frames=labelled, size_px=SIZE_PX, seed=seed, light=BRIGHT
+    )
+    truth.save(folder / "labels.csv", format="csv")
+    labels = [{"table": str(folder / "labels.csv"), "own_sigma": False}]
+    plain: dict[str, Any] = {"data": movie_section(bright, labels=labels)}
+    if kind == "consistent":
+        dim, _ = movie_of(folder, "dim", DENSITY_PER_UM2, frames=others, size_px=SIZE_PX, seed=300 + seed, light=DIM)
+        plain["consistency"] = movie_section(dim, weight=WEIGHT)
+    model, seconds = teach(folder, plain, steps=args.steps, seed=seed)
+    test, test_truth = movie_of(
+        folder, "test", DENSITY_PER_UM2, frames=test_frames, size_px=SIZE_PX, seed=1000 + seed, light=DIM
+    )
+    return {**examine(model, test, test_truth), "cpu_s": seconds}
+
+
+def _table(points: list[dict[str, Any]]) -> Table:
+    names = ("jaccard_50", "recall_50", "precision_50", "jaccard_100", "rmse_50_nm")
+    rows = [
+        [
+            KINDS[p["kind"]][0],
+            *(spread([run[n] for run in p["runs"]], 1 if n == "rmse_50_nm" else 3) for n in names),
+        ]
+        for p in points
+    ]
+    columns = ("learned from", "J at 50 nm", "recall", "precision", "J at 100 nm", "RMSE per axis (nm)")
+    return Table("Dim frames, by networks whose labels are of bright ones", columns, rows)
+
+
+def _gain_table(gain: dict[str, float]) -> Table:
+    helps = gain["in_standard_errors"] > 2
+    row = [
+        number(gain["gain"]),
+        number(gain["standard_error"]),
+        number(gain["in_standard_errors"], 1),
+        "yes" if helps else "no",
+    ]
+    columns = ("gain of J at 50 nm", "standard error", "gain / standard error", "helps (above 2)")
+    return Table("What frames without labels bring", columns, [row])
+
+
+def _figure(points: list[dict[str, Any]]) -> Any:
+    figure, axes = new_figure(1)
+    ax = axes[0, 0]
+    values = [[run["jaccard_50"] for run in p["runs"]] for p in points]
+    for pair in zip(*values, strict=True):
+        ax.plot(range(len(points)), pair, "-", color=COLOURS["reference"], lw=1)
+    for place, point in enumerate(points):
+        ax.plot([place] * len(values[place]), values[place], "o", color=KINDS[point["kind"]][1])
+    ax.set_xticks(range(len(points)), [KINDS[p["kind"]][0] for p in points])
+    ax.set(xlim=(-0.5, len(points) - 0.5), ylabel="Jaccard index at 50 nm", title="Dim frames; one line per seed")
+    ax.set_ylim(bottom=0)
+    return figure
+
+
+if __name__ == "__main__":
+    run_as_program(main)
