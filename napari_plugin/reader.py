@@ -58,12 +58,26 @@ def _is_table(path: Path) -> bool:
         name = sniff(path)
     except SmlmPbError:
         return False
-    if path.suffix.lower() != ".csv":
+    if path.suffix.lower() in (".mat", ".parquet"):  # their first bytes do not tell what is inside
+        return _can_be_read(path)
+    if path.suffix.lower() not in (".csv", ".txt") or (path.suffix.lower() == ".txt" and name not in ("csv", "napari")):
         return True
-    # Many a CSV has columns x and y; molecules also have a frame.
+    # Many a table of numbers has columns x and y; molecules also have a frame.
     with path.open("rb") as stream:
         header = stream.readline(4096).decode("utf-8", "replace").casefold()
     return name != "napari" and "frame" in header
+
+
+def _can_be_read(path: Path) -> bool:
+    """Whether a file is a table also when it is looked at as a whole; a pixel size may still be missing."""
+    from smlm_pb.errors import TableError
+    from smlm_pb.formats import read_table
+
+    try:
+        read_table(path, pixel_size_nm=100.0)
+    except TableError:
+        return False
+    return True
 
 
 def _layer(path: Path) -> LayerData:

@@ -112,10 +112,30 @@ def test_samples_show_the_movie_with_its_units_and_the_truth_on_top():
 # -- reader and writer -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a.hdf5", "a.csv"])
-def test_reads_what_we_wrote(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("a.hdf5", "native"),
+        ("a.hdf5", "picasso"),
+        ("a.csv", "thunderstorm"),
+        ("a.h5", "decode"),
+        ("a.txt", "rapidstorm"),
+        ("a.txt", "elyra"),
+        ("a.txt", "nstorm"),
+        ("a.mat", "smap"),
+        ("a.smlm", "smlm"),
+        ("a.parquet", "parquet"),
+    ],
+)
+def test_reads_what_we_wrote(tmp_path, name, form):
+    from npe2 import PluginManifest
+
+    if form == "parquet":
+        pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'smlm-pb[parquet]'")
+    (declared,) = PluginManifest.from_distribution("smlm-pb").contributions.readers
+    assert f"*{Path(name).suffix}" in declared.filename_patterns  # or napari would not ask
     table = some_molecules()
-    path = table.save(tmp_path / name, format="thunderstorm" if name.endswith("csv") else None)[0]
+    path = table.save(tmp_path / name, format=form)[0]
     reader = get_reader(str(path))
     ((data, attributes, kind),) = reader(str(path))
     assert kind == "points"
@@ -148,6 +168,11 @@ def test_a_table_in_nm_without_pixel_size_takes_the_one_from_preferences(tmp_pat
         ("xy.csv", b"x,y,label\n1,2,a\n"),
         ("binary.csv", bytes(range(256))),
         ("no.hdf5", b"not hdf5"),
+        ("notes.txt", b"Dear diary, frame 12 was sharp.\nx and y were not.\n"),
+        ("xy.txt", b"x y label\n1 2 a\n"),
+        ("no.mat", b"MATLAB 5.0 MAT-file, Platform: GLNXA64" + bytes(90)),
+        ("no.smlm", b"PK\x05\x06" + bytes(18)),
+        ("no.parquet", b"PAR1" + bytes(8)),
         ("cut.h5", b"\x89HDF\r\n\x1a\n" + bytes(40)),
     ],
 )
