@@ -35,7 +35,7 @@ KINDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = taught_parser(__doc__ or "", steps=400)
+    parser = taught_parser(__doc__ or "", steps=600)
     args = parse(parser, argv)
     if args.quick:
         args.steps = 3
