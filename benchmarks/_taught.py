@@ -47,6 +47,9 @@ def taught_parser(description: str, *, steps: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--at-most", type=int, metavar="N", help="stop after N trainings; the next call continues where this one ended"
     )
+    parser.add_argument(
+        "--partial", action="store_true", help="publish what is there, even if some trainings are still to be done"
+    )
     return parser
 
 

@@ -43,19 +43,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.steps = 3
     kept = Kept("soft_labels", args)
     runs: list[dict[str, Any]] = []
-    for seed in range(args.seeds):
-        for jitter in JITTER_NM:
+    # What is asked for first.
+    for jitter in (0.0, 50.0, 100.0, 25.0):
+        for seed in range(args.seeds):
             for method in METHODS:
                 run = _run(kept, args, method=method, jitter_nm=jitter, seed=seed)
-                if run is None:
-                    print("More trainings are to be done: run again.")
-                    return 0
-                runs.append(run)
-    points = [
+                runs += [] if run is None else [run]
+    if len(runs) < len(JITTER_NM) * len(METHODS) * args.seeds and not args.partial:
+        print("More trainings are to be done: run again.")
+        return 0
+    each = [
         {"method": m, "jitter_nm": j, "runs": [r for r in runs if (r["method"], r["jitter_nm"]) == (m, j)]}
         for m in METHODS
         for j in JITTER_NM
     ]
+    points = [point for point in each if point["runs"]]
     verdict = _verdict(points)
     publish(
         "soft_labels_from_nothing" if args.from_nothing else "soft_labels",
@@ -172,10 +174,11 @@ def _figure(points: list[dict[str, Any]]) -> Any:
         (axes[0, 1], "rmse_100_nm", "RMSE per axis at 100 nm (nm)"),
     ):
         for method, (title, _, _, colour) in METHODS.items():
-            each = [_values(points, method, j, name) for j in JITTER_NM]
+            there = [j for j in JITTER_NM if _values(points, method, j, name)]
+            each = [_values(points, method, j, name) for j in there]
             middle = [mean(values) for values in each]
             error = [np.std(values, ddof=1) if len(values) > 1 else 0.0 for values in each]
-            ax.errorbar(JITTER_NM, middle, error, fmt="o-", color=colour, capsize=3, label=title)
+            ax.errorbar(there, middle, error, fmt="o-", color=colour, capsize=3, label=title)
         ax.set(xlabel="jitter of the labels, per axis (nm)", ylabel=label)
         ax.set_ylim(bottom=0)
     axes[0, 0].set(title="Found", ylim=(0, 1.02))

@@ -110,7 +110,7 @@ def label_shift(labels: Localizations, found: Localizations) -> LabelShift | Non
         return None
     # Pairs spread evenly over a circle of radius R have the variance R² / 4 along each axis.
     variance = max(0.0, (distance2[inside].sum() / 2 - others * _CORE_PX**2 / 4) / own)
-    model = float(np.median(found["sigma_x"]) ** 2) if "sigma_x" in found and len(found) else 0.0
+    model = float(np.mean(found["sigma_x"].astype(np.float64) ** 2)) if "sigma_x" in found and len(found) else 0.0
     error = float(np.sqrt(distance2[inside].mean() / 2 * inside.sum()) / own)
     return LabelShift(float(centre[0]), float(centre[1]), error, float(np.sqrt(max(0.0, variance - model))), round(own))
 
