@@ -1,7 +1,8 @@
 """How many frames per second, whether memory grows with the movie, and how much work the network takes.
 
 Small and large frames, sparse and crowded; the whole way from array to table, and the network alone. In the same run,
-on the same frames: untrained networks as large as DECODE's and LiteLoc's, treated as well as ours is.
+on the same frames: untrained networks as large as DECODE's and LiteLoc's, treated as well as ours is; and Picasso,
+where it is installed.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,11 @@ from smlm_pb.errors import SmlmPbError
 from smlm_pb.simulation.presets import density_sweep
 
 DENSITIES_PER_UM2 = (0.1, 1.0, 6.0)
-FRAMES = {64: 128, 256: 8}
+#: Frames that are simulated; movies are these over and over, as long as a measurement needs.
+FRAMES = {64: 256, 256: 16}
+#: A run takes about as long, s: what is found out before the first frame counts as in a movie of some thousand frames.
+RUN_S = 5.0
+LONGEST = {64: 4000, 256: 800}
 MEMORY_FRAMES = (1000, 10_000, 100_000)
 PSF_SIGMA_PX = 1.1
 
@@ -51,21 +57,29 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = make_parser(__doc__ or "")
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="the median of N counts (default: 3)")
+    parser.add_argument("--picasso-python", type=Path, metavar="PATH", help="Python in which Picasso is installed")
     parser.add_argument("--no-memory", action="store_true", help="leave out the long movies")
     args = parse(parser, argv)
     repeats = 1 if args.quick else args.repeats
     frames = {32: 4} if args.quick else FRAMES
     model = load(args)
-    whole = [
-        _end_to_end(size, n, density, model, repeats) for size, n in frames.items() for density in DENSITIES_PER_UM2
-    ]
+    movies = {(size, density): _movie(size, n, density) for size, n in frames.items() for density in DENSITIES_PER_UM2}
+    whole = [_end_to_end(size, density, movie, model, repeats) for (size, density), movie in movies.items()]
     networks = [_networks(size, n, model, repeats) for size, n in frames.items()]
     memory = [] if args.no_memory else _memory((8,) if args.quick else MEMORY_FRAMES, args)
+    picasso = _picasso(movies, args, repeats) if args.picasso_python else []
+    card = _graphics_card(model, repeats)
     publish(
         "throughput",
         args,
-        tables=_tables(whole, networks, memory),
-        results={"end_to_end": whole, "networks": networks, "memory": memory},
+        tables=_tables(whole, networks, memory, picasso, card),
+        results={
+            "end_to_end": whole,
+            "networks": networks,
+            "memory": memory,
+            "picasso": picasso,
+            "graphics_card": card,
+        },
         settings={"repeats": repeats, "psf_sigma_px": PSF_SIGMA_PX, "device": args.device},
         figure=_figure(whole, networks, memory),
         model=model,
@@ -73,17 +87,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _end_to_end(size: int, frames: int, density: float, model: Any, repeats: int) -> dict[str, Any]:
+def _movie(size: int, frames: int, density: float) -> Any:
     from smlm_pb.simulation import simulate
 
-    recipe = density_sweep(density, frames=frames, size_px=size)
-    movie, _ = simulate(recipe, seed=1)
+    return simulate(density_sweep(density, frames=frames, size_px=size), seed=1)[0]
+
+
+def _end_to_end(size: int, density: float, scenes: Any, model: Any, repeats: int) -> dict[str, Any]:
+    recipe = density_sweep(density)
     options = {
         "camera": recipe.camera.camera(),
         "pixel_size_nm": recipe.pixel_size_nm,
         "psf_sigma_px": PSF_SIGMA_PX,
     }
-    localize(movie[: max(1, frames // 8)], model, **options)
+    localize(scenes, model, **options)
+    rate = len(scenes) / localize(scenes, model, **options).seconds
+    frames = int(min(LONGEST.get(size, len(scenes)), max(len(scenes), RUN_S * rate)))
+    movie = np.concatenate([scenes] * -(-frames // len(scenes)))[:frames]
     runs = [localize(movie, model, **options) for _ in range(repeats)]
     seconds = statistics.median(run.seconds for run in runs)
     return {
@@ -99,8 +119,9 @@ def _end_to_end(size: int, frames: int, density: float, model: Any, repeats: int
 def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any]:
     """Frames per second of the networks alone, on batches of the size that the program itself chooses.
 
-    Ours as it was trained, and as the program uses it: the PSF width folded into its weights, in the arithmetic that it
-    chooses. The others in float32, and in the same arithmetic too.
+    Ours as it was trained, and as the program uses it: the PSF width folded into its weights, only the logits of all
+    pixels, in the arithmetic that it chooses. The others in float32, and in the same arithmetic too. Each in the better
+    of two ways: all threads on one batch, or every thread on batches of its own.
     """
     import torch
     from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
@@ -114,41 +135,66 @@ def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any
     batch = plan_work(size, size, model.device).batch_frames
     image = torch.from_numpy(np.random.default_rng(0).poisson(60.0, (frames, 1, size, size)).astype(np.float32))
     image = image.to(model.device)
-    sigma = torch.full((frames,), PSF_SIGMA_PX, device=model.device)
 
-    def ours(network: Any = model.network) -> None:
-        for start in range(0, frames, batch):
-            network(image[start : start + batch], sigma[start : start + batch])
+    def rate(work: Callable[[Any], Any], n: int = frames) -> float:
+        return n / _fastest_s(lambda part: work(image[part]), n, batch, repeats, model.device)
+
+    def trained(frames: Any) -> Any:
+        return model.network(frames, torch.full((len(frames),), PSF_SIGMA_PX, device=model.device))
 
     found: dict[str, Any] = {"frame_px": size, "batch_frames": batch, "precision": precision}
     with arithmetic(model.device):
         flop = weights_and_gflop(_with_width(model.network, model.device))
-        found["smlm-pb"] = {
-            "weights": flop[0],
-            "gflop_64px": flop[1],
-            "frames_per_s": frames / _median_s(ours, repeats),
-        }
+        found["smlm-pb"] = {"weights": flop[0], "gflop_64px": flop[1], "frames_per_s": rate(trained)}
         used = FixedWidthNetwork(model.network, PSF_SIGMA_PX, precision=precision)
-        rate = frames / _median_s(lambda: ours(used), repeats)
-        found["smlm-pb, as used"] = {**found["smlm-pb"], "frames_per_s": rate}
+        as_used = rate(lambda frames: used.logits(used.features(frames).permute(0, 2, 3, 1)))
+        found["smlm-pb, as used"] = {**found["smlm-pb"], "frames_per_s": as_used}
         for name, kind in (("DECODE-sized", DecodeSized), ("LiteLoc-sized", LiteLocSized)):
             network: torch.nn.Module = kind().eval()
             weights, gflop = weights_and_gflop(network)
             network.to(model.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            # They are slower: a quarter of the frames is enough.
-            few = image[: max(2, frames // 4)].contiguous(memory_format=torch.channels_last)
 
-            def theirs(network: Any = network, few: Any = few) -> None:
-                for start in range(0, len(few), batch):
-                    network(few[start : start + batch])
+            def theirs(frames: Any, network: Any = network) -> Any:
+                return network(frames.contiguous(memory_format=torch.channels_last))
 
-            rate = len(few) / _median_s(theirs, repeats)
-            found[name] = {"weights": weights, "gflop_64px": gflop, "frames_per_s": rate}
-            if precision == "bfloat16":
+            def reduced(frames: Any, theirs: Callable[[Any], Any] = theirs) -> Any:
                 with torch.autocast(model.device.type, torch.bfloat16):
-                    rate = len(few) / _median_s(theirs, repeats)
-                found[f"{name}, bfloat16"] = {**found[name], "frames_per_s": rate}
+                    return theirs(frames)
+
+            # They are slower: a quarter of the frames is enough.
+            few = max(2, frames // 4)
+            found[name] = {"weights": weights, "gflop_64px": gflop, "frames_per_s": rate(theirs, few)}
+            if precision == "bfloat16":
+                found[f"{name}, bfloat16"] = {**found[name], "frames_per_s": rate(reduced, few)}
     return found
+
+
+def _fastest_s(work: Callable[[slice], Any], frames: int, batch: int, repeats: int, device: Any) -> float:
+    """Median wall time of all frames, with all threads on one batch or every thread on batches of its own."""
+    import torch
+
+    from smlm_pb.localization.candidate_finder import arithmetic
+
+    parts = [slice(start, min(start + batch, frames)) for start in range(0, frames, batch)]
+    threads = torch.get_num_threads()
+
+    def together() -> None:
+        for part in parts:
+            work(part)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    def one(part: slice) -> None:
+        torch.set_num_threads(1)
+        with arithmetic(device):
+            work(part)
+
+    seconds = _median_s(together, repeats)
+    if device.type == "cpu" and threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
+            seconds = min(seconds, _median_s(lambda: list(pool.map(one, parts)), repeats))
+        torch.set_num_threads(threads)
+    return seconds
 
 
 def _with_width(network: Any, device: Any) -> Any:
@@ -166,7 +212,7 @@ def _with_width(network: Any, device: Any) -> Any:
     return Conditioned()
 
 
-def _median_s(work: Callable[[], None], repeats: int) -> float:
+def _median_s(work: Callable[[], Any], repeats: int) -> float:
     """Median wall time after one run to warm up."""
     work()
     seconds = []
@@ -209,8 +255,97 @@ def _memory(lengths: Sequence[int], args: argparse.Namespace) -> list[dict[str, 
     return found
 
 
-def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory: list[dict[str, Any]]) -> list[Table]:
+def _picasso(movies: dict[tuple[int, float], Any], args: argparse.Namespace, repeats: int) -> list[dict[str, Any]]:
+    """Frames per second of Picasso on the same frames, after one run to warm up."""
+    import torch
+    from _picasso import PicassoSettings, time_picasso
+
+    camera = density_sweep(1.0).camera
+    found = []
+    with tempfile.TemporaryDirectory() as temporary:
+        names = {f"{size}_{density:g}".replace(".", "p"): (size, density) for size, density in movies}
+        paths = {n: write_movie(Path(temporary) / f"{n}.tif", [movies[key]]) for n, key in names.items()}
+        for fit in ("lq", "mle"):
+            times = time_picasso(
+                args.picasso_python,
+                paths,
+                PicassoSettings(fit=fit, box=5, gradient=5000.0),
+                offset_adu=camera.offset_adu,
+                e_per_adu=camera.e_per_adu,
+                pixel_size_nm=100.0,
+                processors=torch.get_num_threads(),
+                repeats=repeats,
+            )
+            found += [
+                {
+                    "frame_px": size,
+                    "density_per_um2": density,
+                    "fit": fit,
+                    "frames_per_s": len(movies[size, density]) / times[name]["seconds"],
+                    "molecules_per_frame": times[name]["molecules"] / len(movies[size, density]),
+                }
+                for name, (size, density) in names.items()
+            ]
+    return found
+
+
+def _graphics_card(model: Any, repeats: int) -> dict[str, Any] | None:
+    """What a graphics card does with frames in memory, beside what its arithmetic and its memory would allow.
+
+    From uint16 frames to candidates in memory; nothing where the model is not on a graphics card. The roofline is that
+    of the convolutions: every layer's features read and written once.
+    """
+    if model.device.type != "cuda":
+        return None
+    import torch
+    from _stand_ins import weights_and_gflop
+
+    from smlm_pb.localization.pipeline import find_candidates
+    from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.movies import open_movie
+
+    size, density = 256, 1.0
+    scenes = _movie(size, 64, density)
+    movie, camera = np.concatenate([scenes] * 64), density_sweep(density).camera.camera()
+
+    def run() -> None:
+        with find_candidates(
+            open_movie(movie),
+            model,
+            camera=camera,
+            psf_sigma_px=PSF_SIGMA_PX,
+            frames=(0, len(movie)),
+            floor=0.05,
+            least_significance=4.0,
+            precision=choose_precision(model),
+        ) as blocks:
+            for _ in blocks:
+                pass
+
+    seconds = _median_s(run, repeats)
+    gflop = weights_and_gflop(_with_width(model.network, model.device))[1] * (size / 64) ** 2
+    network = model.card.network
+    layers = 2 + 2 * network.get("blocks", 0)
+    digits = 2 if choose_precision(model) == "bfloat16" else 4
+    return {
+        "name": torch.cuda.get_device_name(model.device),
+        "cards": torch.cuda.device_count(),
+        "mb_per_s": movie.nbytes / seconds / 1e6,
+        "frames_per_s": len(movie) / seconds,
+        "tflop_per_s": gflop * len(movie) / seconds / 1e3,
+        "gb_per_s_of_features": 2 * layers * network.get("channels", 0) * digits * movie.size / seconds / 1e9,
+    }
+
+
+def _tables(
+    whole: list[dict[str, Any]],
+    networks: list[dict[str, Any]],
+    memory: list[dict[str, Any]],
+    picasso: list[dict[str, Any]],
+    card: dict[str, Any] | None,
+) -> list[Table]:
     alone = {n["frame_px"]: n["smlm-pb, as used"]["frames_per_s"] for n in networks}
+    other = {n["frame_px"]: n["DECODE-sized"]["frames_per_s"] for n in networks}
     kinds = [name for name in networks[0] if isinstance(networks[0][name], dict)]
     tables = [
         Table(
@@ -219,8 +354,9 @@ def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
                 "frame (px)",
                 "molecules/µm²",
                 "frames/s",
-                "network alone (frames/s)",
+                "network alone, whole frames (frames/s)",
                 "share of the network",
+                "times a network of DECODE's size",
                 "molecules/s",
             ),
             [
@@ -230,6 +366,7 @@ def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
                     number(w["frames_per_s"], 1),
                     number(alone[w["frame_px"]], 1),
                     f"{100 * w['frames_per_s'] / alone[w['frame_px']]:.0f} %",
+                    number(w["frames_per_s"] / other[w["frame_px"]], 1),
                     number(w["molecules_per_s"], 0),
                 ]
                 for w in whole
@@ -249,6 +386,26 @@ def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
             ],
         ),
     ]
+    if picasso:
+        rows = {(p["frame_px"], p["density_per_um2"]): {} for p in picasso}  # type: dict[Any, dict[str, Any]]
+        for p in picasso:
+            rows[p["frame_px"], p["density_per_um2"]][p["fit"]] = p
+        tables.append(
+            Table(
+                "Picasso on the same frames, once warm: spots found and fitted",
+                ("frame (px)", "molecules/µm²", "least squares (frames/s)", "likelihood (frames/s)", "spots per frame"),
+                [
+                    [
+                        f"{size}²",
+                        f"{density:g}",
+                        number(fits["lq"]["frames_per_s"], 1),
+                        number(fits["mle"]["frames_per_s"], 1),
+                        number(fits["lq"]["molecules_per_frame"], 1),
+                    ]
+                    for (size, density), fits in rows.items()
+                ],
+            )
+        )
     if memory:
         tables.append(
             Table(
@@ -262,6 +419,22 @@ def _tables(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
                         number(m["frames_per_s"], 1),
                     ]
                     for m in memory
+                ],
+            )
+        )
+    if card is not None:
+        tables.append(
+            Table(
+                "Graphics card, 256² px, 1 molecule/µm², from memory",
+                ("card", "raw uint16 (MB/s)", "frames/s", "arithmetic (TFLOP/s)", "features moved (GB/s)"),
+                [
+                    [
+                        f"{card['cards']} × {card['name']}",
+                        number(card["mb_per_s"], 0),
+                        number(card["frames_per_s"], 0),
+                        number(card["tflop_per_s"], 1),
+                        number(card["gb_per_s_of_features"], 0),
+                    ]
                 ],
             )
         )
