@@ -40,7 +40,7 @@ from _runs import localize, score, seed_of
 PIXEL_SIZE_NM = 100.0
 TOLERANCE_NM, BORDER_NM = 50.0, 300.0
 SIDE_PX = 64
-MOLECULES = 1000
+MOLECULES = 600
 TEST_FRAMES = 100
 PHOTONS, BACKGROUND_E, READ_NOISE_E = 2000.0, 50.0, 1.6
 #: Width that the program is told, px: of the Gaussian like each PSF, and where the kernel starts from.
@@ -49,8 +49,10 @@ START_PX = 1.25
 GAUSSIAN_PX = 1.1
 ABERRATIONS: dict[str, dict[str, float]] = {"Airy": {}, "astigmatic": {"astigmatism": 50, "defocus": 50}}
 #: Densities (per µm²) at which detector and PSF are learned, and at which only the PSF.
-LEARNED = {"Gaussian": (0.1, 0.25, 0.5), "Airy": (0.1,), "astigmatic": (0.1,)}
+LEARNED = {"Gaussian": (0.1, 0.5), "Airy": (0.1,), "astigmatic": (0.1,)}
 ONLY_PSF = {"Gaussian": (0.02,), "Airy": (0.02, 0.5), "astigmatic": (0.02, 0.5)}
+#: With labels only where the shipped model, too, was trained for such spots.
+SUPERVISED = ("Gaussian",)
 #: Of the learned ones also without crops that are drawn anew.
 PLAIN = ("Gaussian", 0.5)
 #: Refined together with the PSF, starting from the shipped model `fast`.
@@ -66,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=1000, metavar="N", help="detector steps (default: 1000)")
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help="rounds of x- and τ-steps (default: 6)")
     parser.add_argument("--only", nargs="+", type=int, metavar="K", help="do only these seeds, publish nothing else")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="do only these kinds of parts, publish nothing else")
+    parser.add_argument("--publish", action="store_true", help="publish what is done, and do nothing more")
     parser.add_argument("--minutes", type=float, metavar="MIN", help="begin no further part after this time")
     parser.add_argument("--work", type=Path, metavar="DIR", help="work folder (default: runs/benchmarks/label_free)")
     args = parse(parser, argv)
@@ -77,11 +81,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = parts(args.seeds, quick=args.quick)
     for part in wanted:
         late = args.minutes is not None and time.monotonic() - began > 60 * args.minutes
-        if late or (args.only is not None and part[3] not in args.only):
+        other = (args.only is not None and part[3] not in args.only) or (args.kinds and part[0] not in args.kinds)
+        if late or other or args.publish:
             left += not _file(work, part).exists()
             continue
         once(work, part, args)
-    if left:
+    if args.publish:
+        wanted = [part for part in wanted if _file(work, part).exists()]
+    elif left:
         print(f"{left} of {len(wanted)} parts are still to be done; run it again to go on.")
         return 0
     results = {
@@ -113,14 +120,14 @@ def parts(seeds: int, *, quick: bool) -> list[Part]:
     """Everything that is measured: kind, PSF, density per µm², seed."""
     if quick:
         return [("learned", "Gaussian", 0.5, 0), ("supervised", "Gaussian", 0.0, 0), ("psf", "Airy", 0.5, 0)]
-    found: list[Part] = []
-    for seed in range(seeds):
-        for psf in LEARNED:
-            found += [("learned", psf, density, seed) for density in LEARNED[psf]]
-            found += [("supervised", psf, 0.0, seed)]
-            found += [("psf", psf, density, seed) for density in ONLY_PSF[psf]]
-        found += [("plain", *PLAIN, seed), ("refined", *REFINED, seed)]
-    return found
+    # What the goals are about comes first.
+    one: list[tuple[str, str, float]] = [("learned", "Gaussian", GOAL_DENSITY)]
+    one += [("supervised", psf, 0.0) for psf in SUPERVISED]
+    one += [("learned", psf, GOAL_DENSITY) for psf in LEARNED if psf not in SUPERVISED]
+    one += [("psf", psf, density) for psf in ONLY_PSF for density in ONLY_PSF[psf]]
+    one += [("learned", psf, d) for psf in LEARNED for d in LEARNED[psf] if d != GOAL_DENSITY]
+    one += [("refined", *REFINED), ("plain", *PLAIN)]
+    return [(*what, seed) for what in one for seed in range(seeds)]
 
 
 def key(part: Part) -> str:
@@ -202,7 +209,7 @@ def correlation(work: Path, psf: str, learned_psf: Any) -> float:
 
 def _frames(density: float, args: Any) -> int:
     per_frame = density * (SIDE_PX * PIXEL_SIZE_NM / 1000) ** 2
-    return 20 if args.quick else int(np.clip(MOLECULES / per_frame, 32, 480))
+    return 20 if args.quick else int(np.clip(MOLECULES / per_frame, 24, 480))
 
 
 def _conditions(psf: str) -> dict[str, Any]:
@@ -239,12 +246,12 @@ def learned(work: Path, kind: str, psf: str, density: float, seed: int, args: An
         "true_molecules": len(truth),
         "psf_sigma_px": [result.psf_sigma_x_px, result.psf_sigma_y_px],
         "scores": judged(work, result.model_folder, psf, density, seed, args),
-        **({"before": judged(work, "fast", psf, density, seed, args)} if start else {}),
+        "shipped": judged(work, "fast", psf, density, seed, args),
     }
 
 
 def supervised(work: Path, kind: str, psf: str, density: float, seed: int, args: Any) -> dict[str, Any]:
-    """Train the same network with labels on simulated scenes; judge it, and the shipped model, at every density."""
+    """Train the same network with labels on simulated scenes, and judge it at every density."""
     from smlm_pb.training import Experiment, train
 
     told = TOLD_PX[psf]
@@ -288,11 +295,7 @@ def supervised(work: Path, kind: str, psf: str, density: float, seed: int, args:
     out = work / f"supervised-{psf}-{seed}"
     shutil.rmtree(out, ignore_errors=True)
     folder = train(experiment, out, device="cpu").model_folder
-    densities = LEARNED[psf]
-    return {
-        "scores": {f"{d:g}": judged(work, folder, psf, d, seed, args) for d in densities},
-        "shipped": {f"{d:g}": judged(work, "fast", psf, d, seed, args) for d in densities},
-    }
+    return {"scores": {f"{d:g}": judged(work, folder, psf, d, seed, args) for d in LEARNED[psf]}}
 
 
 def only_psf(work: Path, kind: str, psf: str, density: float, seed: int, args: Any) -> dict[str, Any]:
@@ -375,7 +378,7 @@ def _tables(results: dict[str, Any], seeds: int) -> list[Table]:
                     each(ours),
                     each(labelled),
                     number(_share(mean(ours), mean(labelled))),
-                    each(_values(results, seeds, "supervised", psf, 0.0, "shipped", f"{density:g}", "jaccard")),
+                    each(_values(results, seeds, "learned", psf, density, "shipped", "jaccard")),
                     each(_values(results, seeds, "learned", psf, density, "scores", "rmse_nm"), 1),
                     each(_values(results, seeds, "supervised", psf, 0.0, "scores", f"{density:g}", "rmse_nm"), 1),
                     each(_values(results, seeds, "learned", psf, density, "scores", "pull"), 2),
@@ -406,7 +409,7 @@ def _tables(results: dict[str, Any], seeds: int) -> list[Table]:
     rows = []
     for what, kinds, (psf, density), paths in (
         ("without crops drawn anew", ("learned", "plain"), PLAIN, ("scores", "scores")),
-        ("refined from fast", ("refined", "refined"), REFINED, ("before", "scores")),
+        ("refined from fast", ("refined", "refined"), REFINED, ("shipped", "scores")),
     ):
         pairs = [
             (_values(results, seeds, kind, psf, density, path, name), digits)
@@ -487,14 +490,16 @@ def _draw_detectors(ax: Any, results: dict[str, Any], seeds: int, name: str, lab
         for density in LEARNED[psf]:
             ours = _values(results, seeds, "learned", psf, density, "scores", name)
             theirs = _values(results, seeds, "supervised", psf, 0.0, "scores", f"{density:g}", name)
+            shipped = _values(results, seeds, "learned", psf, density, "shipped", name)
             if ours:
-                rows.append((density, mean(ours), mean(theirs)))
+                rows.append((density, mean(ours), mean(theirs), mean(shipped)))
         if rows:
-            densities, mine, labelled = zip(*rows, strict=True)
-            ax.plot(densities, mine, f"{marker}-", color=COLOURS["ours"], label=f"label-free, {psf}", ms=5)
-            ax.plot(
-                densities, labelled, f"{marker}--", color=COLOURS["reference"], label=f"with labels, {psf}", mfc="none"
-            )
+            densities, *lines = zip(*rows, strict=True)
+            for who, values, colour in zip(
+                ("label-free", "with labels", "fast"), lines, ("ours", "reference", "other, second"), strict=True
+            ):
+                if np.isfinite(values).any():
+                    ax.plot(densities, values, f"{marker}-", color=COLOURS[colour], label=f"{who}, {psf}", mfc="none")
     ax.set(xscale="log", xlabel="molecules per µm²", ylabel=label, title="Detector")
     if name == "jaccard":
         ax.set_ylim(0, 1.02)

@@ -1,6 +1,10 @@
 """Label-free training: the PSF is found, what cannot be known is pinned, runs continue, bad movies are refused."""
 
+import importlib
+import json
+import sys
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -446,3 +450,43 @@ def test_command_line(tmp_path, capsys, monkeypatch, movie_and_truth):
     assert "finished 2/2 steps" in err
     assert cli.main([*command, "--dry-run"]) == 2
     assert "--unlabelled MOVIE does not go with --dry-run" in capsys.readouterr().err
+
+
+# --- the benchmark ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import the script as if it were run from its folder, and forget it afterwards."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module("label_free")
+    for name in ("label_free", "_report", "_runs"):
+        sys.modules.pop(name, None)
+
+
+def test_benchmark_begins_with_what_the_goals_are_about(benchmark):
+    wanted = benchmark.parts(2, quick=False)
+    assert len(set(map(benchmark.key, wanted))) == len(wanted)
+    assert [part[0] for part in wanted[:4]] == ["learned"] * 2 + ["supervised"] * 2
+    assert {part[2] for part in wanted[:2]} == {benchmark.GOAL_DENSITY}
+
+
+def test_tables_of_the_benchmark_tell_what_there_is(benchmark):
+    scores = {"jaccard": 0.9, "rmse_nm": 7.0, "pull": 1.0}
+    results = {
+        "learned-Airy-0.1-0": {"correlation": 0.998, "scores": scores, "shipped": scores},
+        "supervised-Airy-0-0": {"scores": {"0.1": {**scores, "jaccard": 0.95}}},
+    }
+    psf, detector = benchmark._tables(results, 1)
+    assert psf.rows == [["Airy", "0.1", "0.99800", "0.99800", "0.99"]]
+    assert detector.rows[0][2:5] == ["0.900", "0.950", "0.947"]
+
+
+@pytest.mark.slow
+def test_benchmark_runs(benchmark, tmp_path):
+    assert benchmark.main(["--quick", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "label_free.json").read_text(encoding="utf-8"))
+    assert 0 < record["results"]["parts"]["learned-Gaussian-0.5-0"]["correlation"] < 1
+    assert (tmp_path / "label_free.png").stat().st_size > 5000
+    assert str(tmp_path) not in json.dumps(record), "results name folders of one machine"

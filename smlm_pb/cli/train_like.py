@@ -46,14 +46,15 @@ def add_like_options(parser: argparse.ArgumentParser) -> None:
         "--from",
         dest="start",
         metavar="NAME|DIR",
-        help="model to start from (default: default; a new network with --labels or --counts)",
+        help="model to start from (default: default; a new network with --labels, --counts or --unlabelled)",
     )
     group.add_argument("--name", metavar="NAME", help="name of the new model (default: like- and the movie's name)")
     group.add_argument(
         "--steps",
         type=positive_int,
         metavar="N",
-        help="length of the training (default: 1500; 3000 from labels or counts, 1000 with --labels and --from)",
+        help="length of the training (default: 1500; 3000 from labels or counts, 1000 with --labels and --from, 400 "
+        "with --unlabelled and --from)",
     )
     group.add_argument("--seed", type=non_negative_int, metavar="N", help="seed of all randomness (default: 0)")
     group.add_argument(

@@ -123,8 +123,8 @@ def improve_kernel(chunks: Sequence[tuple[Frames, Reconstruction]], *, power: fl
         mean = reconstruction.expected(patches) + frames.read_variance
         ratio = patches.gather((frames.electrons + frames.read_variance).clamp_min(0.0) / mean)
         weighted = reconstruction.molecules.photons[:, None, None] * patches.basis_y.mT
-        gained += (weighted @ ratio @ patches.basis_x).sum(0)
-        possible += (weighted @ patches.inside.to(ratio) @ patches.basis_x).sum(0)
+        gained += (weighted @ ratio @ patches.basis_x).sum(0).to(gained)
+        possible += (weighted @ patches.inside.to(ratio) @ patches.basis_x).sum(0).to(possible)
     factor = torch.where(possible > 0, gained / possible.clamp_min(1e-30), 1.0)
     return Kernel(kernel.coefficients * factor**power, kernel.samples_per_px)
 
