@@ -140,6 +140,11 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     molecules.layer.visible = False
     take(viewer, folder, "napari-analyse")
 
+    panel.analysis.checks.twin.button.click()
+    wait_until(lambda: not panel.analysis.checks.twin.running)
+    wait_until(lambda: panel.analysis.checks.twin_picture.isVisibleTo(panel.analysis))
+    take(viewer, folder, "napari-twin")
+
     panel.tabs.setCurrentWidget(panel._pages["Train"])
     panel.training.folder.setText("~/smlm-pb-models")
     panel.training.measure.button.click()
