@@ -217,6 +217,16 @@ def test_clicked_frames_are_the_only_ones_looked_at(movie):
     assert np.isfinite(source.learn[0].photons).mean() > 0.9, "photons are fitted where clicks tell none"
 
 
+def test_frames_outside_of_a_table_are_not_taken_for_empty(movie):
+    truth = Localizations.load(movie / "truth.csv")
+    part = truth.select((truth["frame"] >= 3) & (truth["frame"] < 9) & (truth["frame"] != 5))
+    part.save(movie / "part.csv", format="csv", overwrite=True)
+    source = LabelledMovie(experiment(movie, {"table": str(movie / "part.csv")}))
+    assert source.learn[0].frames.number.tolist() == [3, 4, 5, 6, 7], "frame 8 judges"
+    assert len(source.learn[0].start) == 6
+    assert source.learn[0].start[2] == source.learn[0].start[3], "frame 5 is empty"
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [

@@ -57,7 +57,9 @@ class LabelTable(_Section):
         (0.0, 0.0), description="constant error of this source along x and y, px; taken off"
     )
     frames: Literal["all", "labelled"] = Field(
-        "all", description="frames without a label: empty (all), or not looked at by the labeller (labelled)"
+        "all",
+        description="frames without a label between the first and the last label: empty (all), or not looked at "
+        "by the labeller (labelled)",
     )
 
 

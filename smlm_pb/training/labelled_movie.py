@@ -160,7 +160,9 @@ def load_labels(data: DataSettings, source: LabelTable) -> Labels:
     table = read_table(source.table, source.format, pixel_size_nm=data.pixel_size_nm)
     if not len(table):
         raise TableError(f"{source.table} holds no positions: there is nothing to learn from.")
-    wanted = np.unique(table["frame"]).astype(np.int64) if source.frames == "labelled" else None
+    wanted = np.unique(table["frame"]).astype(np.int64)
+    if source.frames == "all":  # before the first and behind the last label nobody may have looked
+        wanted = np.arange(wanted[0], wanted[-1] + 1)
     frames = load_frames(data, wanted=wanted)
     _check_fit(table, source, frames, data)
     chosen = table.select(np.isin(table["frame"], frames.number))
