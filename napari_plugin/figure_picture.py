@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QImage, QPixmap
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
@@ -34,6 +34,9 @@ class FigurePicture(QLabel):
     name : str
         What is shown, for screen readers.
     """
+
+    #: A figure can be seen where there was none.
+    appeared = Signal()
 
     def __init__(self, viewer: Any, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -73,7 +76,9 @@ class FigurePicture(QLabel):
         height, width, _ = pixels.shape
         image = QImage(pixels.data, width, height, 4 * width, QImage.Format.Format_RGBA8888)
         self.setPixmap(QPixmap.fromImage(image.copy()))
-        self.setVisible(True)
+        if self.isHidden():
+            self.setVisible(True)
+            self.appeared.emit()
 
     def _fail(self, error: Exception) -> None:
         _log.error("A figure could not be drawn", exc_info=error)

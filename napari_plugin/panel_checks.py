@@ -46,6 +46,8 @@ class Checks(QObject):
         section.residuals.requested.connect(self.look_at_residuals)
         section.twin.requested.connect(self.make_twin)
         section.density.requested.connect(self.add_frames)
+        for picture in (section.twin_picture, section.density_picture):
+            picture.appeared.connect(partial(panel.reveal, picture))
         panel.movie.layer_changed.connect(lambda _layer: section.clear_density())
 
     def close(self) -> None:
@@ -150,7 +152,6 @@ class Checks(QObject):
         section = self._panel.analysis.checks
         section.twin.note.say(_finding(twin.advice(), twin.notes))
         section.twin_picture.show_figure(lambda: budget_figure([twin.budget]))
-        self._panel.reveal(section.twin_picture)
 
     # -- added frames --------------------------------------------------------------------------------------
 
@@ -178,7 +179,6 @@ class Checks(QObject):
         section = self._panel.analysis.checks
         section.density.note.say(_finding(found.advice(), found.notes))
         section.density_picture.show_figure(lambda: superposition_figure(found))
-        self._panel.reveal(section.density_picture)
 
 
 def suspects_of(found: ResidualMap, kind: str) -> Localizations:
