@@ -260,7 +260,7 @@ def verify_block(
         return locs.with_columns(first_probability=before)
     looks, _ = looks_of_table(locs, electrons, first_frame, psf_sigma_px, read_variance_e2, excess_noise_factor)
     change = outputs_of(verifier.network, looks.channels, looks.facts)[:, 0].numpy().astype(np.float64)
-    logit = stated_logit(before) + change
+    logit = (stated_logit(before) + change).clip(-50.0, 50.0)
     return locs.with_columns(probability=1.0 / (1.0 + np.exp(-logit)), first_probability=before)
 
 

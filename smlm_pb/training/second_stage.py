@@ -39,7 +39,7 @@ class _BehindModel(_Stage):
     scenes: dict[str, Any] = Field(
         default_factory=dict, description="range of experiments; what is left out is what the model was made for"
     )
-    n_scenes: int = Field(3000, ge=20, description="simulated scenes")
+    n_scenes: int = Field(1600, ge=20, description="simulated scenes")
     crop_px: int = Field(48, ge=16, le=512, description="side of a scene, px")
     batch_size: int = Field(256, ge=8, description="molecules per step")
     hidden: int = Field(96, ge=4, le=1024, description="width of the two hidden layers")
@@ -59,7 +59,7 @@ class ReadoutExperiment(_BehindModel):
 
     kind: Literal["readout"] = "readout"
     name: str = Field("readout", description="name for people")
-    steps: int = Field(6000, ge=1, description="optimisation steps")
+    steps: int = Field(4000, ge=1, description="optimisation steps")
     least_probability: float = Field(0.3, ge=0, lt=1, description="molecules less likely are not in the table")
     loss: str = Field("energy", description=f"one of {', '.join(LOSSES)}", examples=["energy"])
     basis: Literal["uniform", "triangular", "gaussian"] = Field("triangular", description="density around a cell")
@@ -84,7 +84,7 @@ class VerifierExperiment(_BehindModel):
 
     kind: Literal["verifier"] = "verifier"
     name: str = Field("verifier", description="name for people")
-    steps: int = Field(6000, ge=1, description="optimisation steps")
+    steps: int = Field(4000, ge=1, description="optimisation steps")
     least_probability: float = Field(0.05, ge=0, lt=1, description="molecules less likely are not in the table")
 
 
