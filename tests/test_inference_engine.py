@@ -1,5 +1,6 @@
 """The engine: folded weights and fewer digits change nothing that anybody would notice, or are not used."""
 
+import copy
 import json
 from dataclasses import replace
 
@@ -9,11 +10,14 @@ import tifffile
 import torch
 from hand_made_model import make_model, make_movie
 
+from smlm_pb.camera import Camera
 from smlm_pb.cli import main as cli
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.formats import read_table
-from smlm_pb.localization import load_model, localize, precision
+from smlm_pb.localization import load_model, localize, pipeline, precision
+from smlm_pb.localization.pipeline import Plan
 from smlm_pb.localization.precision import PrecisionCheck, check_bfloat16, choose_precision, processor_has_bfloat16
+from smlm_pb.movies import open_movie
 from smlm_pb.networks import NetworkSettings, build_network, predict_tiled
 from smlm_pb.networks.inference import FixedWidthNetwork
 
@@ -174,3 +178,49 @@ def test_the_engine_is_told_once_and_stored(tmp_path, model, capsys):
     assert engine["threads"] >= 1
     assert engine["precision"] == "float32"
     assert engine["block_frames"] >= engine["batch_frames"] >= 1
+
+
+def test_several_devices_find_what_one_finds(default, monkeypatch):
+    """As on a machine with two graphics cards: a replica of the network for each, blocks to whoever is free."""
+    movie = open_movie(make_movie(40, (24, 24), per_frame=2)[0])
+    how = {"camera": Camera(offset_adu=100, e_per_adu=0.5), "psf_sigma_px": 1.1, "frames": (0, 40), "floor": 0.05}
+    plan = Plan(block_frames=3, batch_frames=2, tile_px=24)
+
+    def find():
+        with pipeline.find_candidates(movie, default, plan=plan, **how) as blocks:
+            return list(blocks)
+
+    one = find()
+    copies = [replace(default, network=copy.deepcopy(default.network)) for _ in range(2)]
+    made = []
+    monkeypatch.setattr(pipeline, "replicas", lambda model: copies)
+    original = pipeline.CandidateFinder
+    monkeypatch.setattr(
+        pipeline, "CandidateFinder", lambda model, **kwargs: made.append(model) or original(model, **kwargs)
+    )
+    monkeypatch.setattr(pipeline, "_on_processors", lambda device: False)
+    two = find()
+    assert made == copies
+    assert [(block.start, block.stop) for block in two] == [(start, min(start + 3, 40)) for start in range(0, 40, 3)]
+    for ours, theirs in zip(one, two, strict=True):
+        np.testing.assert_array_equal(ours.candidates.rows, theirs.candidates.rows)
+
+
+def test_the_settings_of_the_process_are_as_before(default):
+    before = torch.get_num_threads()
+    localize(make_movie(12, (24, 24), per_frame=2)[0], model=default, **CAMERA)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kind", ["float32", "bfloat16"])
+def test_a_graphics_card_finds_what_the_processor_finds(default, kind):
+    movie = make_movie(60, (48, 48), per_frame=4)[0]
+    on_card = load_model("default", "cuda")
+    ours, theirs = (
+        localize(movie, model=m, precision=p, threshold=0.3, **CAMERA)
+        for m, p in ((on_card, kind), (default, "float32"))
+    )
+    assert len(ours) == len(theirs) >= 24
+    for axis in "xy":
+        assert np.abs(ours[axis] - theirs[axis]).max() < (1e-3 if kind == "float32" else 0.02)

@@ -176,13 +176,18 @@ def find_candidates(
         stack.enter_context(arithmetic(model.device))
         stack.callback(torch.set_num_threads, threads)
         read = stack.enter_context(Prefetch(_read(movie, frames, plan, model.network.context_frames), _DEPTH))
-        if model.device.type == "cpu":
+        if _on_processors(model.device):
             large = movie.height * movie.width > _LARGE_FRAME_PX
             several = max(1, min(2 if large else threads, threads, n_blocks))
             crew = [_member(finders[0], threads // several)] * several
         else:
             crew = [_member(finder, threads) for finder in finders for _ in range(_THREADS_PER_CARD)]
         yield stack.enter_context(Workers(read, crew, _DEPTH))
+
+
+def _on_processors(device: torch.device) -> bool:
+    """Whether threads compute, and not only feed a device that does."""
+    return device.type == "cpu"
 
 
 class _Read(NamedTuple):

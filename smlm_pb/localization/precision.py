@@ -1,4 +1,4 @@
-"""Half the digits where they cost nothing: bfloat16 on processors that have it, after a check on simulated frames.
+"""Half the digits where they cost nothing: bfloat16 on devices that have it, after a check on simulated frames.
 
 The check simulates frames from the whole range that a model was trained for, localizes them in both kinds of
 arithmetic, and allows bfloat16 only if neither the Jaccard index nor the position error changes beyond what nobody
@@ -24,6 +24,8 @@ from smlm_pb._version import __version__
 from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    import torch
+
     from smlm_pb.localization.model import Model
     from smlm_pb.networks import PointField
     from smlm_pb.simulation.scenes import Scene
@@ -86,7 +88,7 @@ def choose_precision(model: Model, asked: str = "auto") -> str:
     model : Model
         The model on its device.
     asked : {"auto", "float32", "bfloat16"}
-        ``auto``: bfloat16 on processors that compute with it, if :func:`check_bfloat16` passes; float32 elsewhere.
+        ``auto``: bfloat16 on devices that compute with it, if :func:`check_bfloat16` passes; float32 elsewhere.
 
     Returns
     -------
@@ -96,10 +98,19 @@ def choose_precision(model: Model, asked: str = "auto") -> str:
     check_name(asked)
     if asked != "auto":
         return asked
-    worth = model.device.type == "cpu" and model.card.network.get("channels", 0) >= _LEAST_CHANNELS
-    if not (worth and processor_has_bfloat16()):
+    worth = model.card.network.get("channels", 0) >= _LEAST_CHANNELS
+    if not (worth and device_has_bfloat16(model.device)):
         return FLOAT32
     return BFLOAT16 if _remembered_check(model).passes else FLOAT32
+
+
+def device_has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 by itself: newer processors, and Nvidia's cards from 2020 on."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return device.type == "cpu" and processor_has_bfloat16()
 
 
 def check_name(asked: str) -> None:
@@ -278,5 +289,7 @@ def _key(model: Model) -> str:
     import torch
 
     where = (model.device.type, platform.machine(), sorted(f for f in _linux_processor_flags() if "16" in f))
+    if model.device.type == "cuda":
+        where = (model.device.type, torch.cuda.get_device_name(model.device), [])
     parts = (model.card.weights_sha256, model.card.psf_sigma_px, __version__, torch.__version__, where)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
