@@ -125,6 +125,18 @@ def test_of_a_blank_movie_more_is_asked_than_noise_reaches():
     assert noise_peaks_per_px(least - 0.1, SIGMA_PX) > LARGEST_RATE_PER_PX
 
 
+def test_blank_movies_hardly_ever_pass_for_sparse_ones():
+    """The noise of a sample peaks above its own limit in one of a thousand blank movies, not in one of twenty."""
+    rng, area = np.random.default_rng(0), 16 * 4096
+    grid = np.linspace(3, 8, 2000)
+    cumulative = noise_peaks_per_px(grid, SIGMA_PX) * area
+    asked = []
+    for _ in range(1500):
+        noise = np.interp(rng.random(rng.poisson(cumulative[0])) * cumulative[0], cumulative[::-1], grid[::-1])
+        asked.append(least_significance(noise, judged_px=area, psf_sigma_px=SIGMA_PX))
+    assert np.mean(np.array(asked) < max(asked)) < 0.005
+
+
 def test_where_much_is_on_little_is_asked():
     strong = np.full(100_000, 12.0)
     assert least_significance(strong, judged_px=16 * 4096, psf_sigma_px=SIGMA_PX) == LEAST_ASKED

@@ -38,6 +38,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Share of noise that is accepted among the lone candidates.
 FALSE_SHARE = 0.05
+#: Chance, at most, that noise alone gives as many candidates as are taken for evidence of light.
+LARGEST_CHANCE = 0.001
 #: Noise peaks per pixel that are accepted where nothing is on: one in 5000 frames of 64×64 px.
 LARGEST_RATE_PER_PX = 1 / (5000 * 64 * 64)
 #: Below, all noise peaks run into each other, and nothing is asked for.
@@ -148,11 +150,15 @@ def least_significance(
     float
         Between :data:`LEAST_ASKED` and the height that noise reaches at :data:`LARGEST_RATE_PER_PX`.
     """
+    from scipy.stats import poisson
+
     steps = np.arange(LEAST_ASKED, 9.0, 0.05)
     rate = noise_peaks_per_px(steps, psf_sigma_px)
     highest = float(steps[np.argmax(rate <= LARGEST_RATE_PER_PX)])
     found = (significance[None] >= steps[:, None]).sum(1)
-    enough = (rate * judged_px <= false_share * found) & (found > 0)
+    # Of few candidates one in twenty says little: a blank movie must not pass because its sample held one high peak.
+    chance = poisson.sf(found - 1, rate * judged_px)
+    enough = (rate * judged_px <= false_share * found) & (chance <= LARGEST_CHANCE)
     return min(highest, float(steps[np.argmax(enough)])) if enough.any() else highest
 
 
