@@ -1,6 +1,6 @@
 """Corners of synthetic checkerboards beside OpenCV, holes of synthetic grids, and what calibration makes of them.
 
-About 1000 boards (4 to 6 squares along a side, 8 to 38 px each, in frames of 256×256 px) under one to eight of blur,
+About 1000 boards (4 to 6 squares along a side, 8 to 30 px each, in frames of 192×192 px) under one to eight of blur,
 uneven light, sharpening, contrast, scale, distortion, perspective and rotation, always with noise. A corner counts as
 found within 2 px. OpenCV is told how many corners the board has, and finds all of them or none; the network is told
 nothing. Boards and holes were not seen in training. Published for the set of the method's author (Schroeter, 2021):
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _kept import kept
 from _report import COLOURS, Table, make_parser, mean, new_figure, number, parse, publish, run_as_program, spread
 
 from smlm_pb.calibration.boards import BORDER_PX, KINDS, Board, BoardSettings, draw_board
@@ -29,8 +30,10 @@ FloatArray = npt.NDArray[np.float64]
 Finder = Callable[[Board], FloatArray]
 
 BOARDS = 1000
-SIZE_PX = 256
+SIZE_PX = 192
 TOLERANCE_PX = 2.0
+#: Boards of a part that is kept; holes: a quarter as many.
+_AT_A_TIME = 50
 GOAL_DEVIATION_PX, GOAL_RECALL = 0.105, 0.99
 SETTINGS = BoardSettings(squares=(4, 6), pitch_px=(8.0, 59.0), hole_pitch_px=(5.0, 32.0), filled_fraction=0.0)
 METHODS = {
@@ -44,19 +47,20 @@ SEED = 770_000
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    args = parse(make_parser(__doc__ or "", model=False, seeds=3), argv)
-    boards = 12 if args.quick else BOARDS
+    parser = make_parser(__doc__ or "", model=False, seeds=3)
+    parser.add_argument("--boards", type=int, default=BOARDS, metavar="N", help=f"over all seeds (default: {BOARDS})")
+    args = parse(parser, argv)
+    boards = 12 if args.quick else args.boards
     finders = _finders()
     load_network()
-    corners = [
-        compare(name, finder, "checkerboard", seed, math.ceil(boards / args.seeds))
-        for seed in range(args.seeds)
-        for name, finder in finders.items()
-    ]
-    holes = [
-        compare("network", _network("holes"), "holes", seed, math.ceil(boards / args.seeds / 4))
-        for seed in range(args.seeds)
-    ]
+    per_seed = math.ceil(boards / args.seeds)
+    corners, holes = [], []
+    for seed in range(args.seeds):
+        for first in range(0, per_seed, _AT_A_TIME):
+            last = min(first + _AT_A_TIME, per_seed)
+            corners += _part("checkerboard", finders, seed, first, last)
+            holes += _part("holes", {"network": _network("holes")}, seed, first // 4, last // 4)
+    corners, holes = _per_seed(corners), _per_seed(holes)
     calibrations = [calibrate(kind, seed) for seed in range(1 if args.quick else 2 * args.seeds) for kind in KINDS]
     registrations = [register(seed) for seed in range(1 if args.quick else 2 * args.seeds)]
     publish(
@@ -118,39 +122,75 @@ def _as_bytes(image: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     return np.asarray(np.clip((image - low) / max(high - low, 1e-9) * 255, 0, 255), np.uint8)
 
 
-def compare(name: str, finder: Finder, kind: str, seed: int, boards: int) -> dict[str, Any]:
-    """Deviation, recall and precision of one method on the boards of one seed."""
-    distances: list[float] = []
-    signed: list[float] = []
-    true = found = surplus = whole = 0
-    seconds = 0.0
-    for index in range(boards):
+def _part(kind: str, finders: dict[str, Finder], seed: int, first: int, last: int) -> list[dict[str, Any]]:
+    """Some boards of one seed, measured before or now."""
+    name = f"{kind}-{seed}-{first}-{last}-{'-'.join(finders)}-{weights_of()}"
+    found: list[dict[str, Any]] = kept("corners", name, lambda: compare(kind, finders, seed, range(first, last)))
+    return found
+
+
+def compare(kind: str, finders: dict[str, Finder], seed: int, numbers: range) -> list[dict[str, Any]]:
+    """Deviations and counts of all methods on some boards of one seed."""
+    runs: dict[str, dict[str, Any]] = {
+        name: {
+            "method": name, "kind": kind, "seed": seed, "boards": 0, "points": 0, "found": 0, "surplus": 0, "whole": 0,
+            "seconds": 0.0, "distances": [], "signed": [],
+        }
+        for name in finders
+    }  # fmt: skip
+    for index in numbers:
         board = draw_board(np.random.default_rng([SEED, seed, index]), SETTINGS, SIZE_PX, kind=kind)
         truth = np.stack((board.x, board.y), axis=1)
-        began = time.process_time()
-        points = finder(board)
-        seconds += time.process_time() - began
-        nearest, taken = _match(truth, points)
-        distances += nearest.tolist()
-        signed += (points[taken >= 0] - truth[taken[taken >= 0]]).ravel().tolist()
-        inside = ((points > BORDER_PX) & (points < SIZE_PX - 1 - BORDER_PX)).all(1)
-        true, found = true + len(truth), found + len(nearest)
-        surplus += int(((taken < 0) & inside).sum())
-        whole += int(len(nearest) == len(truth))
-    return {
-        "method": name,
-        "kind": kind,
-        "seed": seed,
-        "boards": boards,
-        "points": true,
-        "deviation_px": float(np.mean(distances)) if distances else math.nan,
-        "deviation_per_axis_px": float(np.mean(np.abs(signed))) if signed else math.nan,
-        "recall": found / max(true, 1),
-        "precision": found / max(found + surplus, 1),
-        "whole_boards": whole / boards,
-        "seconds_per_board": seconds / boards,
-        "distances": distances,
-    }
+        for name, finder in finders.items():
+            run = runs[name]
+            began = time.process_time()
+            points = finder(board)
+            run["seconds"] += time.process_time() - began
+            nearest, taken = _match(truth, points)
+            inside = ((points > BORDER_PX) & (points < SIZE_PX - 1 - BORDER_PX)).all(1)
+            run["boards"] += 1
+            run["points"] += len(truth)
+            run["found"] += len(nearest)
+            run["surplus"] += int(((taken < 0) & inside).sum())
+            run["whole"] += int(len(nearest) == len(truth))
+            run["distances"] += np.round(nearest, 5).tolist()
+            run["signed"] += np.round((points[taken >= 0] - truth[taken[taken >= 0]]).ravel(), 5).tolist()
+    return list(runs.values())
+
+
+def _per_seed(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Scores of every method and seed, from its parts."""
+    scores = []
+    for method, seed in sorted({(part["method"], part["seed"]) for part in parts}):
+        mine = [part for part in parts if (part["method"], part["seed"]) == (method, seed)]
+        total = {key: sum(part[key] for part in mine) for key in ("boards", "points", "found", "surplus", "whole")}
+        distances = [d for part in mine for d in part["distances"]]
+        signed = [d for part in mine for d in part["signed"]]
+        scores.append(
+            {
+                "method": method,
+                "kind": mine[0]["kind"],
+                "seed": seed,
+                **total,
+                "deviation_px": float(np.mean(distances)) if distances else math.nan,
+                "deviation_per_axis_px": float(np.mean(np.abs(signed))) if signed else math.nan,
+                "recall": total["found"] / max(total["points"], 1),
+                "precision": total["found"] / max(total["found"] + total["surplus"], 1),
+                "whole_boards": total["whole"] / total["boards"],
+                "seconds_per_board": sum(part["seconds"] for part in mine) / total["boards"],
+                "distances": distances,
+            }
+        )
+    return scores
+
+
+def weights_of() -> str:
+    """First digits of the hash of the network's weights: other weights, other results."""
+    import hashlib
+
+    from safetensors.torch import save
+
+    return hashlib.sha256(save(dict(load_network().state_dict()))).hexdigest()[:8]
 
 
 def _match(truth: FloatArray, points: FloatArray) -> tuple[FloatArray, npt.NDArray[np.intp]]:

@@ -12,18 +12,20 @@ joined or the movie cut, is told.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import _trace_net
 import numpy as np
 import numpy.typing as npt
+from _kept import kept
 from _report import COLOURS, Table, make_parser, new_figure, number, parse, publish, run_as_program, spread
 
 from smlm_pb.analysis import link
 from smlm_pb.analysis.switching import ratio_times, switching_times
 from smlm_pb.analysis.traces import measure_traces
 from smlm_pb.camera import Camera
-from smlm_pb.localization import load_model, localize
+from smlm_pb.localization import localize
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.simulation.blinking import Blinks, draw_blinks, light_per_frame
 from smlm_pb.simulation.rendering import render_tiled
@@ -54,18 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(make_parser(__doc__ or "", model=False, seeds=3), argv)
     rates = RATES[2:3] if args.quick else RATES
     frames = 80 if args.quick else FRAMES
-    model = load_model("fast", "cpu")
-    runs = []
-    for seed in range(args.seeds):
-        network = _trace_net.train(seed, steps=100 if args.quick else 1500)
-        for rate in rates:
-            experiment = simulate(rate, frames, seed)
-            known = known_places(experiment, frames)
-            found = link(
-                localize(experiment.movie, model=model, camera=CAMERA, psf_sigma_px=SIGMA_PX, pixel_size_nm=100)
-            )
-            for name, table in (("places known", known), ("localized", found)):
-                runs.append({"table": name, "rate": rate, "seed": seed, **measure(table, experiment, network, frames)})
+    steps = 100 if args.quick else 1500
+    runs = [
+        run
+        for seed in range(args.seeds)
+        for rate in rates
+        for run in kept(
+            "switching_times", f"{seed}-{rate:.0f}-{frames}-{steps}", partial(both, seed, rate, frames, steps)
+        )
+    ]
     publish(
         "switching_times",
         args,
@@ -75,6 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         figure=_figure(runs, rates),
     )
     return 0
+
+
+def both(seed: int, rate: float, frames: int, steps: int) -> list[dict[str, Any]]:
+    """One movie, with places known and localized."""
+    experiment = simulate(rate, frames, seed)
+    found = localize(experiment.movie, model="fast", camera=CAMERA, psf_sigma_px=SIGMA_PX, pixel_size_nm=100)
+    tables = {"places known": known_places(experiment, frames), "localized": link(found)}
+    return [
+        {"table": name, "rate": rate, "seed": seed, **measure(table, experiment, _network(seed, steps), frames)}
+        for name, table in tables.items()
+    ]
+
+
+@cache
+def _network(seed: int, steps: int) -> Any:
+    return _trace_net.train(seed, steps=steps)
 
 
 def simulate(rate: float, frames: int, seed: int) -> Experiment:
@@ -220,6 +235,8 @@ def _figure(runs: list[dict[str, Any]], rates: Sequence[float]) -> Any:
             ax.loglog(rates, middle, style, ms=4, color=COLOURS[colours[method]], label=label)
     ax.plot(GOAL_RATE, GOAL_FRAMES, "v", color=COLOURS["goal"], label="goal: below")
     ax.set(xlabel="photons per frame", ylabel="mean error of a switching time (frames)")
+    ax.set_xticks(rates, [f"{rate:.0f}" for rate in rates])
+    ax.minorticks_off()
     ax.set_title("solid: places known, dotted: localized")
     ax.legend(fontsize=7)
     ax = axes[0, 1]
