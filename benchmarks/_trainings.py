@@ -22,6 +22,7 @@ import numpy as np
 from _report import QUICK_RESULTS, write_text
 from _runs import Run, localize, matched_errors
 
+from smlm_pb.errors import ConfigurationError
 from smlm_pb.evaluation import best_threshold, evaluate, reliability
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.training import Experiment
@@ -202,8 +203,12 @@ def stored(arm: Arm, seed: int, args: argparse.Namespace) -> dict[str, Any] | No
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    same = record["experiment"] == arm.experiment(seed, quick=args.quick).model_dump(mode="json")
-    return record["scores"] if same and record["frames"] == args.frames else None
+    with contextlib.suppress(ConfigurationError):  # of another version
+        same = Experiment.from_dict(record["experiment"]) == arm.experiment(seed, quick=args.quick)
+        if same and record["frames"] == args.frames:
+            scores: dict[str, Any] = record["scores"]
+            return scores
+    return None
 
 
 def results_of(arms: Sequence[tuple[Arm, int]], args: argparse.Namespace) -> dict[str, dict[int, dict[str, Any]]]:
@@ -212,6 +217,11 @@ def results_of(arms: Sequence[tuple[Arm, int]], args: argparse.Namespace) -> dic
         arm.key: {seed: scores for seed in range(seeds) if (scores := stored(arm, seed, args)) is not None}
         for arm, seeds in arms
     }
+    if not any(found.values()):
+        raise ConfigurationError(f"No training is finished in {cache_of(args)}: run the benchmark without --publish.")
+    missing = sum(seeds for _, seeds in arms) - sum(map(len, found.values()))
+    if missing:
+        print(f"{missing} trainings are still missing; what is there is published.")
     return {key: runs for key, runs in found.items() if runs}
 
 
