@@ -12,7 +12,7 @@ from smlm_pb.localization.neighbours import places as coordinates
 from smlm_pb.localization.neighbours import tree_of
 from smlm_pb.localization.pipeline import plan_work
 from smlm_pb.localization.significance import lone_significance
-from smlm_pb.localization.sparse import LightFinder, Places, cut_crops, owners
+from smlm_pb.localization.sparse import Controls, LightFinder, Places, cut_crops, owners
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.inference import FixedWidthNetwork
 from smlm_pb.simulation import simulate
@@ -144,3 +144,18 @@ def test_nothing_is_passed_over_where_everything_is_asked_for():
     everything = CandidateFinder(model, **how)(noise).rows
     some = CandidateFinder(model, least_significance=5.0, **how)(noise).rows
     assert len(some) < len(everything)
+
+
+def test_controls_stand_for_the_frames_that_are_not_looked_at():
+    """Frame 32 is looked at as a whole: what it lists in the dark counts for the fifteen others, too."""
+    frame, row, column = np.array([0, 1, 2, 2]), np.array([10, 10, 10, 30]), np.array([20, 20, 20, 5])
+    controls = Controls()
+    groups, whole = controls.take([(Places(frame, row, column), 3)], np.array([False, False, False, True]), 30)
+    assert whole.tolist() == [False, False, True, True]
+    ((places, reach),) = groups
+    assert (places.frame.tolist(), reach) == ([0, 1], 3)
+    rows = np.zeros(4, CANDIDATE_DTYPE)
+    rows["frame"], rows["probability"] = (31, 32, 32, 32), (0.1, 0.25, 0.2, 0.9)
+    rows["x"], rows["y"] = (50, 50, 23.4, 20), (50, 50, 30, 10)
+    assert controls.dark_mass(rows) == pytest.approx(15 * (0.25 + 0.2))
+    assert Controls().dark_mass(rows) == 0

@@ -15,7 +15,7 @@ from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.significance import lone_significance
-from smlm_pb.localization.sparse import Group, LightFinder
+from smlm_pb.localization.sparse import Controls, Group, LightFinder
 
 if TYPE_CHECKING:
     import torch
@@ -96,17 +96,21 @@ class CandidateFinder:
         context = self._context if consecutive else 0
         start, stop, _ = (within or slice(None)).indices(len(electrons))
         step = self._plan.batch_frames
+        controls = Controls()
         with arithmetic(self.device):
             listed = join_candidates(
                 [
-                    self._in_batch(with_neighbours(electrons, one, min(one + step, stop), context), first_frame + one)
+                    self._in_batch(
+                        with_neighbours(electrons, one, min(one + step, stop), context), first_frame + one, controls
+                    )
                     for one in range(start, stop, step)
                 ]
             )
         parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
-        return join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
+        found = join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
+        return found._replace(mass_below_floor=found.mass_below_floor + controls.dark_mass(found.rows))
 
-    def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int) -> Candidates:
+    def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int, controls: Controls) -> Candidates:
         import torch
 
         batch = torch.from_numpy(frames)
@@ -115,7 +119,7 @@ class CandidateFinder:
         batch = batch.to(self.device, non_blocking=True)
         if self._light is None:
             return self._of_whole_frames(batch, first_frame)
-        groups, whole = self._light(frames[:, 0])
+        groups, whole = controls.take(*self._light(frames[:, 0]), first_frame)
         parts = [self._at(groups, batch, first_frame)]
         for as_a_whole, run in groupby(range(len(frames)), key=whole.__getitem__):
             if as_a_whole:
