@@ -82,7 +82,8 @@ def _draw(path: Path, history: list[dict[str, Any]]) -> None:
     # A likelihood of positions may be negative.
     scale = "log" if lowest > 0 else "symlog"
     loss_axes.set(xlabel="step", ylabel="loss per scene", yscale=scale, title="Training loss")
-    loss_axes.legend(frameon=False)
+    if math.isfinite(lowest):  # before the first step there is no loss
+        loss_axes.legend(frameon=False)
     for name in ("jaccard", "precision", "recall"):
         score_axes.plot(steps, [entry["validation"][name] for entry in history], label=name)
     score_axes.set(xlabel="step", ylim=(0, 1), title="Validation on unseen scenes")
