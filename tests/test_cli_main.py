@@ -15,6 +15,7 @@ import pytest
 
 from smlm_pb.cli import common, progress
 from smlm_pb.cli import main as cli
+from smlm_pb.cli.wording import as_options, options_of
 from smlm_pb.errors import Cancelled, MovieError
 
 
@@ -220,6 +221,7 @@ def test_closed_pipe_is_no_error(tmp_path):
     code = """
 import sys, types
 from smlm_pb.cli import main as cli
+from smlm_pb.cli.wording import as_options, options_of
 fake = types.ModuleType("smlm_pb.cli.fake")
 fake.add_parser = lambda subparsers: subparsers.add_parser("fake")
 fake.run = lambda args: [print("row", i) for i in range(100000)] and 0
@@ -394,3 +396,34 @@ def test_existing_file(tmp_path: Path):
         common.existing_file(str(tmp_path / "b.csv"))
     with pytest.raises(argparse.ArgumentTypeError, match="is a folder"):
         common.existing_file(str(tmp_path))
+
+
+# -- the words of the command line ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("give pixel_size_nm, e.g. 100.", "give --pixel-size-nm, e.g. 100."),
+        ("give pixel_size_nm (--pixel-size-nm), e.g. 100.", "give --pixel-size-nm, e.g. 100."),
+        ("psf_sigma_px = 0 is impossible", "--psf-sigma-px = 0 is impossible"),
+        ("allow overwrite=True", "allow --overwrite"),
+        ("the frames of the movie", "the frames of the movie"),
+        ("/data/pixel_size_nm.tif is damaged", "/data/pixel_size_nm.tif is damaged"),
+        ("/pixel_size_nm/a.tif is damaged", "/pixel_size_nm/a.tif is damaged"),
+        ("p.yaml: pixel_size_nm must be above 0", "p.yaml: pixel_size_nm must be above 0"),
+        ("no column sigma_x", "no column sigma_x"),
+    ],
+)
+def test_messages_speak_of_options(message, shown):
+    options = {"pixel_size_nm": "--pixel-size-nm", "psf_sigma_px": "--psf-sigma-px", "frames": "--frames"}
+
+    assert as_options(message, options | {"overwrite": "--overwrite"}) == shown
+
+
+def test_options_of_a_verb():
+    options = options_of(cli.build_parser("render"), "render")
+
+    assert options["pixel_size_nm"] == "--image-pixel-nm"
+    assert options["camera_pixel_size_nm"] == "--camera-pixel-size-nm"
+    assert "locs" not in options

@@ -64,7 +64,7 @@ def test_colour_by_column(locs_path, tmp_path):
         (["--out", "image.gif"], "unknown kind of image"),
         (["--out", "no/such/folder/image.png"], "does not exist"),
         (["--colour-by", "depth"], "no column 'depth'"),
-        (["--pixel-size-nm", "0.001"], "too large; use pixel_size_nm"),
+        (["--pixel-size-nm", "0.001"], "too large; use --image-pixel-nm"),
         (["--pixel-size-nm", "-1"], "must be > 0"),
         (["--method", "gaussian", "--blur-nm", "3"], "belongs to method 'blur'"),
         (["--roi", "5", "5", "5", "9"], "empty"),
@@ -80,6 +80,13 @@ def test_wrong_options_end_in_one_line_and_no_file(locs_path, capsys, monkeypatc
     assert error.count("\n") == 1
     assert message in error
     assert set(locs_path.parent.iterdir()) == before
+
+
+def test_the_size_of_the_image_pixels_has_a_name_of_its_own(locs_path, tmp_path, capsys):
+    for name in ("--image-pixel-nm", "--pixel-size-nm"):
+        out = tmp_path / f"{name.strip('-')}.png"
+        assert main(["render", str(locs_path), "--out", str(out), name, "25"]) == 0
+        assert "pixels of 25 nm" in capsys.readouterr().err
 
 
 def test_existing_picture_is_kept(locs_path, capsys):

@@ -143,7 +143,7 @@ def remarks(psf_sigma_px: float, width_error_px: float, chi2_background: float, 
     if abs(width_error_px) > 0.03 * psf_sigma_px:
         notes.append(
             f"Lone molecules have a width of {psf_sigma_px + width_error_px:.3f} px, not {psf_sigma_px:.3f} px, which "
-            "looks like merging or leaves light over; give the right psf_sigma_px (--psf-sigma-px)."
+            "looks like merging or leaves light over; give the right psf_sigma_px."
         )
     if math.isfinite(chi2_background) and not 0.85 < chi2_background < 1.2:
         gain = "too large" if chi2_background > 1 else "too small"

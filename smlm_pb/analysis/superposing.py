@@ -163,7 +163,7 @@ def _possible(added: Sequence[int], frames: npt.NDArray[np.intp], gap_frames: in
     if not possible:
         raise MovieError(
             f"Movie {name} is too short to add frames that lie {gap_frames} frames apart ({len(frames)} can be used); "
-            "give a smaller gap_frames (--gap-frames) if molecules stay on for less, or a longer movie."
+            "give a smaller gap_frames if molecules stay on for less, or a longer movie."
         )
     return possible
 

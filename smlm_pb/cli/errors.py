@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
 from smlm_pb.cli.common import (
-    add_overwrite_option,
     existing_file,
     non_negative_float,
     positive_float,
@@ -16,6 +13,7 @@ from smlm_pb.cli.common import (
     tolerances,
 )
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_findings_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Tell what each kind of error costs: the Jaccard index and the efficiency that would be won if only it were mended.
@@ -68,20 +66,16 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         "--truth-from", dest="truth_format", metavar="FORMAT", help="format of TRUTH (default: recognized)"
     )
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the gains into FILE (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    add_overwrite_option(parser)
+    add_findings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Classify, weigh and print."""
-    from smlm_pb.analysis.figures import check_figure, save_figure
     from smlm_pb.evaluation import error_budget
     from smlm_pb.evaluation.error_table import budget_figure
     from smlm_pb.formats import read_table
 
-    if args.figure is not None:
-        check_figure(args.figure, args.overwrite)
+    check_findings(args)
     pred = read_table(args.pred, format=args.pred_format, pixel_size_nm=args.pixel_size_nm)
     truth = read_table(args.truth, format=args.truth_format, pixel_size_nm=args.pixel_size_nm)
     budgets = [
@@ -98,11 +92,7 @@ def run(args: argparse.Namespace) -> int:
         )
         for tolerance in tolerances(args.tolerance_nm or [50.0])
     ]
-    if args.figure is not None:
-        save_figure(budget_figure(budgets), args.figure, overwrite=args.overwrite)
-    if args.json:
-        report = {"pred": str(args.pred), "truth": str(args.truth), "budgets": [b.as_dict() for b in budgets]}
-        print(json.dumps(report, indent=2, allow_nan=False))
-    else:
-        print("\n\n".join(budget.table() for budget in budgets))
+    report = {"pred": str(args.pred), "truth": str(args.truth), "budgets": [b.as_dict() for b in budgets]}
+    text = "\n\n".join(budget.table() for budget in budgets)
+    publish_findings(args, report, text, lambda: budget_figure(budgets))
     return EXIT_OK

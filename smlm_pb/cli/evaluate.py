@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 from smlm_pb.cli.common import (
@@ -18,6 +15,7 @@ from smlm_pb.cli.common import (
     tolerances,
 )
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_record_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Compare a table of molecules with the known truth.
@@ -82,20 +80,16 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--calibration", action="store_true", help="also judge the probabilities and precisions")
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help="seed of the rolls")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON to FILE as well")
-    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")
+    add_record_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     from smlm_pb.evaluation import DEFAULT_TOLERANCES_NM, evaluate
     from smlm_pb.formats import read_table
-    from smlm_pb.formats.output import check_target, written_whole
 
     tolerance_nm = tolerances(list(args.tolerance_nm or DEFAULT_TOLERANCES_NM))
-    if args.out is not None:
-        check_target(args.out, args.overwrite)
+    check_findings(args)
     pred = read_table(args.pred, format=args.pred_format, pixel_size_nm=args.pixel_size_nm)
     truth = read_table(args.truth, format=args.truth_format, pixel_size_nm=args.pixel_size_nm)
     if args.min_probability is not None:
@@ -122,11 +116,7 @@ def run(args: argparse.Namespace) -> int:
         calibration, lines = _calibration(pred, truth, tolerance_nm, args)
         report["calibration"] = calibration
         text = "\n".join([text, "", *lines])
-    as_json = json.dumps(report, indent=2, allow_nan=False)
-    if args.out is not None:
-        with written_whole(args.out, args.overwrite) as temporary:
-            temporary.write_text(as_json + "\n", encoding="utf-8")
-    print(as_json if args.json else text, file=sys.stdout)
+    publish_findings(args, report, text)
     return EXIT_OK
 
 

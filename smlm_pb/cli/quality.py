@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 from typing import Any
 
-from smlm_pb.cli.common import add_overwrite_option, existing_file, non_negative_int, positive_float, positive_int
+from smlm_pb.cli.common import existing_file, non_negative_int, positive_float, positive_int
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.findings import add_findings_options, check_findings, publish_findings
 
 _DESCRIPTION = """\
 Judge a table of molecules without knowing the truth.
@@ -26,8 +25,6 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("locs", type=existing_file, metavar="LOCS", help="table of molecules, any known format")
     parser.add_argument("--from", dest="format", metavar="FORMAT", help="format of LOCS (default: recognized)")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="draw the findings into FILE (.png, .pdf, .svg)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
     parser.add_argument(
         "--pixel-size-nm", type=positive_float, metavar="NM", help="camera pixel, where the table does not know it"
     )
@@ -36,23 +33,18 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--repeats", type=positive_int, default=5, metavar="N", help="splits of the data for the FRC")
     parser.add_argument("--seed", type=non_negative_int, default=0, metavar="N", help="seed of the splits")
-    add_overwrite_option(parser)
+    add_findings_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge and print."""
-    from smlm_pb.analysis.figures import check_figure, save_figure
+    from smlm_pb.analysis.quality_figure import quality_figure
     from smlm_pb.analysis.quality_report import quality
     from smlm_pb.formats import read_table
 
-    if args.figure is not None:
-        check_figure(args.figure, args.overwrite)
+    check_findings(args)
     locs = read_table(args.locs, format=args.format, pixel_size_nm=args.pixel_size_nm)
     found = quality(locs, n_blocks=args.blocks, n_repeats=args.repeats, seed=args.seed)
-    if args.figure is not None:
-        from smlm_pb.analysis.quality_figure import quality_figure
-
-        save_figure(quality_figure(locs, found), args.figure, overwrite=args.overwrite)
     report = {"locs": str(args.locs), **found.as_dict()}
-    print(json.dumps(report, indent=2, allow_nan=False) if args.json else found.table())
+    publish_findings(args, report, found.table(), lambda: quality_figure(locs, found))
     return EXIT_OK

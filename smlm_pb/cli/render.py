@@ -41,7 +41,13 @@ def add_parser(subparsers: Any) -> None:
     )
     parser.add_argument("--from", dest="format", metavar="FORMAT", help="format of LOCS (default: recognized)")
     parser.add_argument(
-        "--pixel-size-nm", type=positive_float, default=10.0, metavar="NM", help="edge of a pixel of the image"
+        "--image-pixel-nm",
+        "--pixel-size-nm",
+        dest="pixel_size_nm",
+        type=positive_float,
+        default=10.0,
+        metavar="NM",
+        help="edge of a pixel of the image, not of the camera (--pixel-size-nm means the same here)",
     )
     parser.add_argument(
         "--method", choices=("gaussian", "histogram", "blur"), help="see above (default: gaussian; blur with --blur-nm)"

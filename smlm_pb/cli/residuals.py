@@ -64,11 +64,8 @@ def run(args: argparse.Namespace) -> int:
     from smlm_pb.analysis.table_conditions import camera_of
     from smlm_pb.cli.progress import show_progress
     from smlm_pb.formats import read_table, write_table
-    from smlm_pb.formats.output import check_target
 
     check_findings(args)
-    if args.out is not None:
-        check_target(args.out, args.overwrite)
     locs = read_table(args.locs, format=args.format, pixel_size_nm=args.pixel_size_nm)
     camera = camera_of(locs, offset_adu=args.offset_adu, e_per_adu=args.e_per_adu, em_gain=args.em_gain)
     with show_progress(args, Path(args.movie).name) as on_progress:

@@ -148,7 +148,7 @@ def _psf_sigma(movie: Movie, settings: JobSettings, card: ModelCard, origin: dic
     origin["psf_sigma_px"] = ASSUMED
     assumed = round(math.sqrt(card.psf_sigma_px[0] * card.psf_sigma_px[1]), 2)
     *others, refused = estimate.warnings
-    return assumed, [*others, f"{refused.rstrip('.')} (--psf-sigma-px); until then {assumed:g} px is assumed."]
+    return assumed, [*others, f"{refused.rstrip('.')}; until then {assumed:g} px is assumed."]
 
 
 def _camera(
@@ -183,7 +183,7 @@ def _outside(name: str, card: ModelCard, psf_sigma_px: float, background_e: floa
     if not low * (1 - _PSF_TOLERANCE) <= psf_sigma_px <= high * (1 + _PSF_TOLERANCE):
         nearest = low if psf_sigma_px < low else high
         remedy = (
-            "choose a model for this width" if origin["psf_sigma_px"] == GIVEN else "give --psf-sigma-px if it is wrong"
+            "choose a model for this width" if origin["psf_sigma_px"] == GIVEN else "give psf_sigma_px if it is wrong"
         )
         warnings.append(
             f"Movie {name}: the PSF of {psf_sigma_px:.3g} px ({origin['psf_sigma_px']}) lies outside the {low:g} to "
