@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from smlm_pb.refinement.second_stage import Stage
     from smlm_pb.training.second_stage_examples import Examples
 
-#: Loss and basis; the first is what is shipped.
+#: Loss and basis; the first is the default.
 VARIANTS = (
     ("energy", "triangular"),
     ("sampling-argmax", "uniform"),
@@ -52,7 +52,7 @@ MODELS = ("default", "fast")
 DENSITIES = (0.25, 1.0, 4.0)
 FRAMES = {0.25: 150, 1.0: 50, 4.0: 15}
 TOLERANCE_NM = 100.0
-SCENES, STEPS = 1500, 2500
+SCENES, STEPS = 700, 1200
 
 
 def main(argv: Sequence[str] | None = None) -> int:

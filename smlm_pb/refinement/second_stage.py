@@ -175,9 +175,10 @@ def _find(name_or_folder: str | Path) -> Path:
     if (folder / STAGE_FILE).exists():
         return folder
     problem = f"holds no {STAGE_FILE}" if folder.is_dir() else "does not exist"
+    known = ", ".join(kind for kind in KINDS if (shipped_folder() / kind / STAGE_FILE).exists())
     raise ModelError(
-        f"{folder} {problem}: give the folder that 'smlm-pb train --second-stage KIND --out DIR' made, or one of "
-        f"{', '.join(KINDS)}."
+        f"Second stage {folder} {problem}: give the folder that 'smlm-pb train --second-stage KIND --out DIR' made; "
+        f"shipped are {known}."
     )
 
 
