@@ -148,7 +148,7 @@ def _table(points: list[dict[str, Any]]) -> Table:
 
 
 def _figure(points: list[dict[str, Any]]) -> Any:
-    figure, axes = new_figure(1)
+    figure, axes = new_figure(1, width=5.8)
     ax = axes[0, 0]
     ax.axhline(GOAL, ls="--", color=COLOURS["goal"], label="goal")
     for place, point in enumerate(points):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.steps = 3
     kept = Kept("soft_labels", args)
     runs: list[dict[str, Any]] = []
-    # What is asked for first.
-    for jitter in (0.0, 50.0, 100.0, 25.0):
-        for seed in range(args.seeds):
-            for method in METHODS:
-                run = _run(kept, args, method=method, jitter_nm=jitter, seed=seed)
-                runs += [] if run is None else [run]
+    # What is asked for first: 0 and 50 nm.
+    for pair in ((0.0, 50.0), (100.0, 25.0)):
+        for seed, jitter, method in product(range(args.seeds), pair, METHODS):
+            run = _run(kept, args, method=method, jitter_nm=jitter, seed=seed)
+            runs += [] if run is None else [run]
     if len(runs) < len(JITTER_NM) * len(METHODS) * args.seeds and not args.partial:
         print("More trainings are to be done: run again.")
         return 0
