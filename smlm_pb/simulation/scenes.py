@@ -41,6 +41,8 @@ __all__ = ["PHOTON_SPREADS", "STRUCTURES", "Scene", "SceneSettings", "draw_on_ov
 #: A molecule whose light is this many standard deviations of the background's noise under it is found.
 _FOUND_ABOVE = 6.0
 
+#: Shares of scenes whose neighbouring frames are missing, all or one of them.
+_ALONE_FRACTION, _AT_END_FRACTION = 0.1, 0.1
 #: The halo of a PSF is this much wider than its core.
 _HALO_WIDTH = 2.0
 
@@ -71,7 +73,7 @@ class Scene:
     population : Population or None
         What a look at the whole movie would have told of its molecules; None where nobody looked.
     context : array (2 * context_frames, height, width), float32, or None
-        The noisy images before and after, in the order of time.
+        The noisy images before and after, in the order of time; NaN where there is none.
     label : array (molecules,), int64, or None
         Class of each molecule; None where all are alike.
     """
@@ -144,9 +146,19 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
         float(read_noise),
         name,
         population,
-        np.delete(electrons, context, axis=0).astype(np.float32) if context else None,
+        _neighbours(rng, electrons, context) if context else None,
         None if label is None else label[true],
     )
+
+
+def _neighbours(rng: np.random.Generator, electrons: Float64Array, context: int) -> Float32Array:
+    """The frames before and after; some are not there, as at the ends of a movie and in samples of single frames."""
+    around = np.delete(electrons, context, axis=0).astype(np.float32)
+    if rng.random() < _ALONE_FRACTION:
+        around[:] = np.nan
+    elif rng.random() < _AT_END_FRACTION:
+        around[rng.integers(len(around))] = np.nan
+    return around
 
 
 def _draw_molecules(
