@@ -180,7 +180,7 @@ def test_a_damaged_stage_is_one_clear_line(tmp_path, damage):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["verifier", "duplicates"])
+@pytest.mark.parametrize("kind", ["readout", "verifier", "duplicates"])
 def test_shipped_stages_load_and_tell_how_they_were_made(kind):
     stage = load_stage(kind, kind)
     assert f"--second-stage {kind}" in stage.card.training["command"]

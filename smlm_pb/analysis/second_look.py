@@ -56,7 +56,7 @@ def refine_table(
         ``auto``, ``on``: maximum likelihood, see :func:`smlm_pb.refinement.refine`. ``map``: position maps of a small
         network; see :func:`read_positions`.
     readout : str, path or Stage
-        For ``map``: the folder that training made (``smlm-pb train --second-stage readout``).
+        For ``map``: ``readout`` is the shipped one; or the folder that training made.
     camera : Camera, optional
         Where the table's history does not tell it.
     psf_sigma_px : float, optional
