@@ -2,6 +2,8 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html import escape
 from html.parser import HTMLParser
 
 import numpy as np
@@ -304,3 +306,64 @@ def test_photon_splitting_goes_into_the_report(scene):
     checked(page)
     assert "<h2>Photon splitting</h2>" in page
     assert "repeatability (photon splitting)" in page
+
+
+# -- the table against its movie -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def judged(scene, model):
+    """The digital twin and the residuals of the scene."""
+    movie, locs, _ = scene
+    twin = smlm_pb.analysis.digital_twin(locs, model=model, n_frames=6, by=())
+    return twin, smlm_pb.analysis.residual_map(locs, movie, max_frames=10)
+
+
+def test_twin_and_residuals_are_shown(scene, judged):
+    movie, locs, _ = scene
+    twin, residuals = judged
+    page = build_report(locs, movie=movie, twin=twin, residuals=residuals)
+    checker = checked(page)
+    assert len(checker.ids) == len(set(checker.ids))
+    assert "What errors cost (digital twin)" in page
+    assert "Jaccard index of the digital twin" in page
+    assert "What is left over" in page
+    assert "suspected missed" in page
+    assert escape(residuals.advice()) in page
+    for sentence in twin.budget.advice() or [twin.advice()]:
+        assert escape(sentence) in page
+    assert 'aria-label="mean residual of the movie"' in page
+
+
+def test_without_them_nothing_is_said(page):
+    assert "digital twin" not in page
+    assert "What is left over" not in page
+
+
+def test_every_kind_of_suspicion_is_marked(scene, judged):
+    _, locs, _ = scene
+    suspects = Localizations(
+        {"frame": [0, 0, 1], "x": [3.0, 4, 5], "y": [6.0, 7, 8], "suspicion": [1, 2, 3], "score": [6.0, -1, 7]},
+        locs.info,
+    )
+    page = build_report(locs, residuals=replace(judged[1], suspects=suspects))
+    assert 'class="found" cx="3.0" cy="6.0"' in page
+    assert '<path class="true" d="M3.3 7.0' in page
+    assert '<rect class="merged" x="4.2" y="7.2"' in page
+
+
+def test_checks_need_a_movie(scene, tmp_path, capsys):
+    _, locs, _ = scene
+    locs.save(tmp_path / "a_locs.hdf5")
+    for options, named in ((["--twin", "--residuals"], "--residuals, --twin"), (["--full"], "--full")):
+        assert cli.main(["report", str(tmp_path / "a_locs.hdf5"), *options]) == 2
+        assert f"{named}: a movie is needed" in capsys.readouterr().err
+
+
+def test_command_with_residuals(scene, tmp_path):
+    movie, locs, _ = scene
+    tifffile.imwrite(tmp_path / "a.tif", movie, photometric="minisblack", metadata={"axes": "TYX"})
+    locs.save(tmp_path / "a_locs.hdf5")
+    options = ["--movie", str(tmp_path / "a.tif"), "--residuals", "-q"]
+    assert cli.main(["report", str(tmp_path / "a_locs.hdf5"), *options]) == 0
+    assert "What is left over" in (tmp_path / "a_locs_report.html").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 from pathlib import Path
 
@@ -57,6 +58,47 @@ def settings(model):
 def write(path, settings):
     path.write_text(yaml.safe_dump(settings, sort_keys=False))
     return str(path)
+
+
+# -- steps that judge -------------------------------------------------------------------------------------
+
+
+def test_steps_that_judge_leave_figures_and_are_in_the_report(here, settings, capsys):
+    settings["localize"] |= {"frames": None}
+    settings |= {"quality": None, "residuals": {"max_frames": 6}, "twin": {"n_frames": 6, "by": ["photons"]}}
+    settings |= {"superposition": {"added": [2], "gap_frames": 2}}
+    assert cli.main(["run", write(here / "p.yaml", settings)]) == 0
+    out, err = capsys.readouterr()
+    results = here / "results"
+    for name in ("quality", "residuals", "twin", "superposition"):
+        assert f"{name}: " in err
+        assert f"beads_{name}.json" in out
+        assert json.loads((results / f"beads_{name}.json").read_text())
+        assert (results / f"beads_{name}.png").read_bytes().startswith(b"\x89PNG")
+    # As localized, whatever filters and linking did to the table.
+    residuals = json.loads((results / "beads_residuals.json").read_text())
+    localized = read_table(results / "beads_locs.hdf5")
+    assert residuals["n_frames"] == 6
+    assert residuals["n_molecules"] >= len(localized) // 5
+    assert "suspicion" in read_table(results / "beads_suspects.csv")
+    page = (results / "beads_report.html").read_text(encoding="utf-8")
+    assert "What errors cost (digital twin)" in page
+    assert "What is left over" in page
+
+
+def test_steps_that_judge_say_beforehand_what_they_lack(here, settings):
+    localized = run_pipeline(Pipeline.from_dict({**settings, "report": None}), out_dir="r").files["localize"]
+    linked = localized.with_name("beads_locs_filtered_linked.hdf5")
+    for name, values in (("residuals", {"movie": "beads.tif"}), ("twin", {})):
+        plan = Pipeline.from_dict({"locs": str(linked), name: None, **values})
+        with pytest.raises(SmlmPbError, match="is linked"):
+            run_pipeline(plan, out_dir="other")
+    assert not (here / "other").exists()
+    for name in ("residuals", "superposition"):
+        with pytest.raises(ConfigurationError, match=f"{name} looks at the movie; give movie as well"):
+            Pipeline.from_dict({"locs": "a.csv", name: None})
+    with pytest.raises(ConfigurationError, match="1 frames cannot be added"):
+        Pipeline.from_dict({**settings, "superposition": {"added": [1, 2]}})
 
 
 # -- what a good run leaves --------------------------------------------------------------------------------
@@ -273,9 +315,17 @@ INPUT_AND_OUTPUT = {
 SAID_ONCE = {
     "filter": {"pixel_size_nm"},
     "drift": {"pixel_size_nm"},
-    "link": {"pixel_size_nm"},
+    # Switching times are of single movies, and asked for by the command only.
+    "link": {"pixel_size_nm", "sub_frame_times", "exposure_ms", "psf_sigma_px"},
     "render": {"camera_pixel_size_nm"},
-    "report": {"camera_pixel_size_nm", "model", "device"},
+    "quality": {"pixel_size_nm"},
+    "residuals": {"pixel_size_nm", "offset_adu", "e_per_adu", "em_gain", "device", "frames"},
+    "twin": {"pixel_size_nm", "offset_adu", "e_per_adu", "em_gain", "device", "threshold"},
+    "superposition": {
+        *("pixel_size_nm", "offset_adu", "e_per_adu", "em_gain", "device", "frames"),
+        *("model", "threshold", "psf_sigma_px"),
+    },
+    "report": {"camera_pixel_size_nm", "model", "device", "residuals", "twin", "full"},
 }
 ONLY_IN_THE_FILE = {"render": {"endings"}}
 
@@ -296,7 +346,9 @@ def test_every_option_of_a_command_is_in_the_file_with_its_default(step):
     fields = section.model_fields
     assert set(fields) - ONLY_IN_THE_FILE.get(step, set()) == options
     for name in options:
-        assert (fields[name].default or None) == (actions[name].default or None), name
+        default = actions[name].default
+        default = tuple(default) if isinstance(default, list) else default
+        assert (fields[name].default or None) == (default or None), name
 
 
 def test_every_field_is_described_with_an_example():

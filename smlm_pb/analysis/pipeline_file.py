@@ -1,7 +1,7 @@
 """The pipeline file: from a movie to a report, every step with the options of its command.
 
 A step that stands in the file is done, with its defaults where nothing stands below it; a step that does not stand in
-it is left out. The order is always localize, filter, drift, link, render, report. Paths are relative to the file.
+it is left out. The order is always that of :data:`STEPS`. Paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from smlm_pb.configuration import read_yaml, validate
 from smlm_pb.errors import ConfigurationError
 
-STEPS = ("localize", "filter", "drift", "link", "render", "report")
+STEPS = ("localize", "filter", "drift", "link", "quality", "residuals", "twin", "superposition", "render", "report")
 
 _Corners = tuple[float, float, float, float]
 
@@ -133,6 +133,61 @@ class LinkStep(_Section):
         return self
 
 
+class QualityStep(_Section):
+    """Options of ``smlm-pb quality``; it looks at the molecules before linking."""
+
+    blocks: int = Field(50, ge=2, description="stretches of the movie, dealt to the halves", examples=[50])
+    repeats: int = Field(5, ge=1, description="splits of the data for the FRC", examples=[5])
+    seed: int = Field(0, ge=0, description="seed of the splits", examples=[0])
+
+
+class ResidualsStep(_Section):
+    """Options of ``smlm-pb residuals``; it looks at the molecules as localized."""
+
+    psf_sigma_px: float | None = Field(
+        None, ge=0.3, description="width of the point-spread function, where the table is silent", examples=[1.2]
+    )
+    max_frames: int = Field(200, ge=1, description="frames to look at, evenly spread", examples=[200])
+    tile_px: int = Field(16, ge=4, description="side of the tiles of χ²", examples=[16])
+    least_score: float = Field(5.0, ge=3, description="standard deviations from which light counts", examples=[5])
+
+
+class TwinStep(_Section):
+    """Options of ``smlm-pb twin``; it looks at the molecules as localized."""
+
+    model: str | None = Field(None, min_length=1, description="model; none: that of localize", examples=["default"])
+    psf_sigma_px: float | None = Field(
+        None, gt=0, description="width of the point-spread function, where the table is silent", examples=[1.2]
+    )
+    n_frames: int = Field(100, ge=2, description="length of the twin", examples=[100])
+    tolerance_nm: float = Field(50.0, gt=0, description="distance of a right answer in nm", examples=[50])
+    by: tuple[Literal["photons", "neighbour", "background", "border", "frame"], ...] = Field(
+        ("neighbour", "photons"), description="what the errors are broken down by", examples=["[neighbour, photons]"]
+    )
+    seed: int = Field(0, ge=0, description="seed of the twin", examples=[0])
+
+
+class SuperpositionStep(_Section):
+    """Options of ``smlm-pb superposition``; camera, model and width are those of localize."""
+
+    added: tuple[int, ...] = Field(
+        (2, 4, 8, 16), min_length=1, description="how many frames are added", examples=["[2, 4, 8, 16]"]
+    )
+    max_frames: int = Field(256, ge=2, description="frames to use, evenly spread", examples=[256])
+    gap_frames: int = Field(50, ge=1, description="least distance of the frames of one sum", examples=[50])
+    tolerance_nm: float | None = Field(
+        None, gt=0, description="distance of a molecule that is found again", examples=[100]
+    )
+    least_jaccard: float = Field(0.8, gt=0, le=1, description="Jaccard index that counts as usable", examples=[0.8])
+
+    @field_validator("added")
+    @classmethod
+    def _several(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if min(value) < 2:
+            raise ValueError(f"{min(value)} frames cannot be added; write whole numbers from 2 on, e.g. [2, 4, 8, 16]")
+        return value
+
+
 class RenderStep(_Section):
     """Options of ``smlm-pb render``."""
 
@@ -185,6 +240,14 @@ class Pipeline(_Section):
     filter: FilterStep | None = Field(None, description="keep some", examples=["{conditions: ['photons > 500']}"])
     drift: DriftStep | None = Field(None, description="correct the drift", examples=["{method: kernel}"])
     link: LinkStep | None = Field(None, description="join blinks", examples=["{max_dark_frames: 1}"])
+    quality: QualityStep | None = Field(None, description="measure precision and resolution", examples=["{blocks: 50}"])
+    residuals: ResidualsStep | None = Field(
+        None, description="look at what is left over in the movie", examples=["{max_frames: 200}"]
+    )
+    twin: TwinStep | None = Field(None, description="tell what errors cost", examples=["{n_frames: 100}"])
+    superposition: SuperpositionStep | None = Field(
+        None, description="tell how dense the sample may be", examples=["{gap_frames: 50}"]
+    )
     render: RenderStep | None = Field(None, description="draw the image", examples=["{pixel_size_nm: 10}"])
     report: ReportStep | None = Field(None, description="write the report", examples=["{title: Cell 3}"])
 
@@ -198,6 +261,9 @@ class Pipeline(_Section):
             raise ValueError("localize is left out, so a table must be there; give locs, or add localize")
         if self.report is not None and self.report.repeatability and self.movie is None:
             raise ValueError("report.repeatability splits the photons of a movie; give movie as well")
+        for name in ("residuals", "superposition"):
+            if getattr(self, name) is not None and self.movie is None:
+                raise ValueError(f"{name} looks at the movie; give movie as well, or leave {name} out")
         if not self.steps:
             raise ValueError(f"there is nothing to do; add one of the steps {', '.join(STEPS[1:])}")
         return self

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smlm_pb.analysis.pipeline_checks import CHECKS, Tables, check_files, refuse_impossible, run_check
 from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class _Plan:
     """Where everything goes."""
 
     tables: dict[str, Path]
+    checks: dict[str, list[Path]]
     images: tuple[Path, ...]
     report: Path | None
     settings: Path
@@ -57,7 +59,8 @@ class _Plan:
     @property
     def targets(self) -> list[Path]:
         kept = [path for name, path in self.tables.items() if name not in ("start", "localize")]
-        return [*kept, *([self.report] if self.report else []), self.settings]
+        checks = [path for files in self.checks.values() for path in files]
+        return [*kept, *checks, *([self.report] if self.report else []), self.settings]
 
 
 def run_pipeline(
@@ -122,8 +125,7 @@ def run_pipeline(
     if pipeline.localize is not None:
         begin("localize")
     locs = _start(pipeline, out, plan, overwrite, resume, on_progress, should_stop, tell)
-    unlinked = None
-    drift = None
+    localized, unlinked, drift = locs, None, None
     for name in SUFFIXES:
         settings = getattr(pipeline, name)
         if settings is None:
@@ -140,13 +142,22 @@ def run_pipeline(
             unlinked = before
         _save(locs, plan.tables[name])
         tell(name, plan.tables[name], text, len(locs))
+    tables = Tables(localized, locs if unlinked is None else unlinked)
+    checked: dict[str, Any] = {}
+    for name, files in plan.checks.items():
+        begin(name)
+        with _named(name):
+            done = run_check(name, pipeline, tables, files, on_progress, should_stop)
+        checked[name] = done.result
+        tell(name, files[0], done.text)
     if pipeline.render is not None:
         begin("render")
         drawn = _render(locs, pipeline.render, plan.images)
         tell("render", plan.images[0], drawn)
     if pipeline.report is not None and plan.report is not None:
         begin("report")
-        _report(pipeline, locs, unlinked, truth, drift, plan.report, on_progress, should_stop)
+        found = {"drift": drift, **{name: checked.get(name) for name in ("twin", "residuals")}}
+        _report(pipeline, locs, localized, unlinked, truth, found, plan.report, on_progress, should_stop)
         tell("report", plan.report, "written")
     return result
 
@@ -175,6 +186,7 @@ def _plan(pipeline: Pipeline, out: Path) -> _Plan:
     endings = () if pipeline.render is None else pipeline.render.endings
     return _Plan(
         tables=tables,
+        checks={step: check_files(out, name, step) for step in CHECKS if getattr(pipeline, step) is not None},
         images=tuple(out / f"{name}.{ending}" for ending in dict.fromkeys(endings)),
         report=None if pipeline.report is None else out / f"{name}_report.html",
         settings=out / f"{name}_pipeline.yaml",
@@ -196,10 +208,12 @@ def _check(pipeline: Pipeline, plan: _Plan, *, replace_results: bool) -> Localiz
         movie.close()
     if pipeline.locs is not None:
         table = read_table(pipeline.locs)
+        refuse_impossible(pipeline, table)
         sample = _example(table.column_names, table.info)
     else:
         assert info is not None
         assert pipeline.localize is not None
+        refuse_impossible(pipeline, None)
         step = pipeline.localize
         _check_model(step.model, "auto" if step.scheduler else step.device)
         columns = [*Localizations.empty(info).column_names]
@@ -401,9 +415,10 @@ def _render(locs: Localizations, settings: RenderStep, targets: tuple[Path, ...]
 def _report(
     pipeline: Pipeline,
     locs: Localizations,
+    localized: Localizations,
     unlinked: Localizations | None,
     truth: Localizations | None,
-    drift: Drift | None,
+    found: dict[str, Any],
     path: Path,
     on_progress: OnProgress | None,
     should_stop: ShouldStop | None,
@@ -416,7 +431,7 @@ def _report(
     if pipeline.report.repeatability:
         settings = pipeline.localize
         splitting = repeatability_of_table(
-            locs,
+            localized,
             pipeline.movie,
             model="default" if settings is None else settings.model,
             device="auto" if settings is None else settings.device,
@@ -429,7 +444,7 @@ def _report(
         movie=pipeline.movie,
         truth=truth,
         unlinked=unlinked,
-        drift=drift,
+        **found,
         repeatability=splitting,
         title=pipeline.report.title,
         pixel_size_nm=pipeline.report.pixel_size_nm,

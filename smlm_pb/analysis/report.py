@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smlm_pb._version import __version__
+from smlm_pb.analysis.report_checks import residual_section, twin_section
 from smlm_pb.analysis.report_findings import Findings, gather, last_step
 from smlm_pb.analysis.report_parts import figure, grid, hint, section, text
 from smlm_pb.analysis.report_range import training_range
@@ -20,7 +21,9 @@ from smlm_pb.errors import MovieError, SmlmPbError
 
 if TYPE_CHECKING:
     from smlm_pb.analysis.drift import Drift
+    from smlm_pb.analysis.residual_result import ResidualMap
     from smlm_pb.analysis.split_comparison import Repeatability
+    from smlm_pb.analysis.twin import DigitalTwin
     from smlm_pb.localizations import Localizations
     from smlm_pb.movies import Movie
 
@@ -34,6 +37,8 @@ def write_report(
     unlinked: Localizations | None = None,
     drift: Drift | None = None,
     repeatability: Repeatability | None = None,
+    twin: DigitalTwin | None = None,
+    residuals: ResidualMap | None = None,
     title: str = "",
     pixel_size_nm: float = 10.0,
     camera_pixel_size_nm: float | None = None,
@@ -57,6 +62,10 @@ def write_report(
         The path that :func:`smlm_pb.analysis.correct_drift` removed, to be drawn.
     repeatability : Repeatability, optional
         Result of :func:`smlm_pb.analysis.repeatability`.
+    twin : DigitalTwin, optional
+        Result of :func:`smlm_pb.analysis.digital_twin`: what errors cost, and what to do.
+    residuals : ResidualMap, optional
+        Result of :func:`smlm_pb.analysis.residual_map`: what looks missed, false or merged.
     title : str
         Heading; the name of the movie where it is empty.
     pixel_size_nm : float
@@ -89,6 +98,8 @@ def write_report(
         unlinked=unlinked,
         drift=drift,
         repeatability=repeatability,
+        twin=twin,
+        residuals=residuals,
         title=title,
         pixel_size_nm=pixel_size_nm,
         camera_pixel_size_nm=camera_pixel_size_nm,
@@ -106,6 +117,8 @@ def build_report(
     unlinked: Localizations | None = None,
     drift: Drift | None = None,
     repeatability: Repeatability | None = None,
+    twin: DigitalTwin | None = None,
+    residuals: ResidualMap | None = None,
     title: str = "",
     pixel_size_nm: float = 10.0,
     camera_pixel_size_nm: float | None = None,
@@ -116,13 +129,14 @@ def build_report(
     if camera_pixel_size_nm is not None:
         locs = locs.with_info(replace(locs.info, pixel_size_nm=camera_pixel_size_nm))
     options: dict[str, Any] = {"title": title, "pixel_size_nm": pixel_size_nm, "drift": drift, "truth": truth}
+    checks: dict[str, Any] = {"repeatability": repeatability, "twin": twin, "residuals": residuals}
     if movie is None:
-        found = gather(locs, truth=truth, unlinked=unlinked, repeatability=repeatability)
+        found = gather(locs, truth=truth, unlinked=unlinked, **checks)
         return _compose(found, unlinked, **options)
     opened = open_movie(movie)
     try:
         locs, single = _on_the_movie(locs, opened), None if unlinked is None else _on_the_movie(unlinked, opened)
-        found = gather(locs, truth=truth, unlinked=single, repeatability=repeatability)
+        found = gather(locs, truth=truth, unlinked=single, **checks)
         return _compose(found, single, movie=opened, **options)
     finally:
         if opened is not movie:
@@ -168,7 +182,9 @@ def _compose(
         sections.drift(found, drift),
         sections.precision(found),
         sections.splitting(found),
+        residual_section(found),
         sections.expectation(found),
+        twin_section(found),
         training_range(found),
         sections.comparison(found),
         sections.history(found),

@@ -15,7 +15,9 @@ from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
     from smlm_pb.analysis.quality_report import Quality
+    from smlm_pb.analysis.residual_result import ResidualMap
     from smlm_pb.analysis.split_comparison import Repeatability
+    from smlm_pb.analysis.twin import DigitalTwin
     from smlm_pb.evaluation import Evaluation, PullByDensity, Reliability
     from smlm_pb.localizations import Localizations
 
@@ -47,6 +49,10 @@ class Findings:
         Comparison with the truth, where it is given.
     repeatability : Repeatability or None
         Photon splitting, where it was done.
+    twin : DigitalTwin or None
+        What errors cost on a simulated movie like this one, where that was done.
+    residuals : ResidualMap or None
+        What the table leaves unexplained of its movie, where that was looked at.
     reasons : dict
         Why something could not be computed.
     """
@@ -61,6 +67,8 @@ class Findings:
     reliability: Reliability | None = None
     pull: PullByDensity | None = None
     repeatability: Repeatability | None = None
+    twin: DigitalTwin | None = None
+    residuals: ResidualMap | None = None
     reasons: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -105,6 +113,8 @@ def gather(
     truth: Localizations | None = None,
     unlinked: Localizations | None = None,
     repeatability: Repeatability | None = None,
+    twin: DigitalTwin | None = None,
+    residuals: ResidualMap | None = None,
 ) -> Findings:
     """Compute all that a report tells of a table.
 
@@ -118,13 +128,18 @@ def gather(
         The table before linking: precision is measured and the truth compared frame by frame.
     repeatability : Repeatability, optional
         From :func:`smlm_pb.analysis.repeatability`.
+    twin : DigitalTwin, optional
+        From :func:`smlm_pb.analysis.digital_twin`.
+    residuals : ResidualMap, optional
+        From :func:`smlm_pb.analysis.residual_map`.
 
     Returns
     -------
     Findings
         With a reason for everything that could not be computed.
     """
-    found = Findings(locs, repeatability=repeatability, localize_step=last_step(locs, "localize"))
+    found = Findings(locs, repeatability=repeatability, twin=twin, residuals=residuals)
+    found.localize_step = last_step(locs, "localize")
     single = locs if unlinked is None else unlinked
     heard: list[str] = []
     with _listening(heard):

@@ -78,6 +78,8 @@ def summary(found: Findings) -> str:
     threshold = found.localize_step.get("threshold", {})
     if threshold.get("jaccard") is not None:
         tiles.append(tile(number(threshold["jaccard"]), "", "expected Jaccard index"))
+    if found.twin is not None:
+        tiles.append(tile(number(found.twin.budget.jaccard), "", "Jaccard index of the digital twin"))
     if found.evaluation is not None and found.evaluation.scores:
         score = min(found.evaluation.scores, key=lambda entry: abs(entry.tolerance_nm - 50))
         tiles.append(tile(number(score.jaccard), "", f"true Jaccard index at {score.tolerance_nm:g} nm"))

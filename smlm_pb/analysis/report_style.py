@@ -55,6 +55,7 @@ svg.picture .box { fill: none; stroke: #fff; stroke-width: 2px; vector-effect: n
 svg.picture .box { stroke-dasharray: 6 4; }
 svg.picture .found { fill: none; stroke: #ffb000; stroke-width: 1.6px; vector-effect: non-scaling-stroke; }
 svg.picture .true { fill: none; stroke: #3fd0ff; stroke-width: 1.6px; vector-effect: non-scaling-stroke; }
+svg.picture .merged { fill: none; stroke: #fff; stroke-width: 1.4px; vector-effect: non-scaling-stroke; }
 .key-found { color: #b97e00; font-weight: 600; } .key-true { color: #0b86b0; font-weight: 600; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .93rem; margin: 8px 0; }

@@ -11,7 +11,7 @@ from smlm_pb.cli.common import existing_file
 from smlm_pb.cli.faults import EXIT_OK
 
 _DESCRIPTION = """\
-Localize, filter, correct drift, link, draw and report, as one file describes.
+Localize, filter, correct drift, link, judge, draw and report, as one file describes.
 
 Each step stands in the file under its name with the options of its command: the same names, units and defaults, '_'
 for '-'. A step that is left out is not done. The file is checked, and every step rehearsed, before anything starts;
@@ -25,6 +25,10 @@ example of a file:
   localize: {pixel_size_nm: 100, offset_adu: 100, e_per_adu: 0.5}
   filter: {conditions: ['photons > 300', 'sigma_nm < 30']}
   link: {max_dark_frames: 1}
+  quality:
+  residuals:
+  twin:
+  superposition:
   render: {pixel_size_nm: 10}
   report:
 """

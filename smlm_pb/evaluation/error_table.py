@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from smlm_pb.evaluation.error_budget import AttributeRow, ErrorBudget
 
-_MEANING = {
+MEANING = {
     "missed": "molecules without any answer",
     "merged": "molecules swallowed by a neighbour's answer",
     "mislocalized": "answers beyond the tolerance of their molecule",
@@ -37,7 +37,7 @@ def format_budget(budget: ErrorBudget) -> str:
     for kind in ERRORS:
         lines.append(
             f"{kind:<13} {budget.counts[kind]:>7} {budget.delta_jaccard[kind]:>7.3f} "
-            f"{_number(budget.delta_efficiency[kind], 3):>7}  {_MEANING[kind]}"
+            f"{_number(budget.delta_efficiency[kind], 3):>7}  {MEANING[kind]}"
         )
     for kind, meaning in (("imprecise", "errors above the Cramér–Rao bound"), ("biased", "errors that depend on the")):
         extra = " place within the pixel" if kind == "biased" else ""
