@@ -12,7 +12,6 @@ Every part is kept in a work folder as soon as it is done: a run that was stoppe
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +49,7 @@ GAUSSIAN_PX = 1.1
 ABERRATIONS: dict[str, dict[str, float]] = {"Airy": {}, "astigmatic": {"astigmatism": 50, "defocus": 50}}
 #: Densities (per µm²) at which detector and PSF are learned, and at which only the PSF.
 LEARNED = {"Gaussian": (0.1, 0.5), "Airy": (0.1,), "astigmatic": (0.1,)}
-ONLY_PSF = {"Gaussian": (0.02,), "Airy": (0.02, 0.5), "astigmatic": (0.02, 0.5)}
+ONLY_PSF = {"Gaussian": (0.02, 0.5), "Airy": (0.02, 0.5), "astigmatic": (0.02, 0.5)}
 #: With labels only where the shipped model, too, was trained for such spots.
 SUPERVISED = ("Gaussian",)
 #: Of the learned ones also without crops that are drawn anew.
@@ -101,6 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results={"parts": results, "psf": _pictures(work, wanted)},
         settings={
             "seeds": args.seeds,
+            "parts": f"{len(wanted)} of {len(parts(args.seeds, quick=args.quick))}",
             "steps": args.steps,
             "rounds": args.rounds,
             "network": NETWORK,
@@ -237,9 +237,11 @@ def learned(work: Path, kind: str, psf: str, density: float, seed: int, args: An
         renoised=0.0 if kind == "plain" else 0.5,
         **NETWORK,
     )
-    out = work / f"{kind}-{psf}-{density:g}-{seed}".replace(".", "p")
-    shutil.rmtree(out, ignore_errors=True)
-    result = learn_unlabelled(movie, out, start=start, name="model", settings=settings, **_conditions(psf))
+    out = work / key((kind, psf, density, seed)).replace(".", "p")
+    begun = (out / "checkpoint.safetensors").exists()
+    result = learn_unlabelled(
+        movie, out, start=start, name="model", settings=settings, resume=begun, **_conditions(psf)
+    )
     return {
         "correlation": correlation(work, psf, read_psf(result.psf_file)),
         "molecules": result.molecules,
@@ -293,8 +295,8 @@ def supervised(work: Path, kind: str, psf: str, density: float, seed: int, args:
         }
     )
     out = work / f"supervised-{psf}-{seed}"
-    shutil.rmtree(out, ignore_errors=True)
-    folder = train(experiment, out, device="cpu").model_folder
+    begun = (out / "checkpoint.safetensors").exists()
+    folder = train(experiment, out, device="cpu", resume=begun).model_folder
     return {"scores": {f"{d:g}": judged(work, folder, psf, d, seed, args) for d in LEARNED[psf]}}
 
 
@@ -350,6 +352,15 @@ def _values(results: dict[str, Any], seeds: int, kind: str, psf: str, density: f
     return found
 
 
+def _correlations(results: dict[str, Any], seeds: int, psf: str, density: float) -> list[float]:
+    """Of every movie one: that of the run with a detector where there is one."""
+    found = []
+    for seed in range(seeds):
+        done = [results.get(key((kind, psf, density, seed))) for kind in ("learned", "psf")]
+        found += [part["correlation"] for part in done if part is not None][:1]
+    return found
+
+
 def _share(ours: float, theirs: float) -> float | None:
     return ours / theirs if theirs > 0 else None
 
@@ -361,11 +372,11 @@ def _tables(results: dict[str, Any], seeds: int) -> list[Table]:
     psf_rows, detector_rows = [], []
     for psf in LEARNED:
         for density in sorted({*LEARNED[psf], *ONLY_PSF[psf]}):
-            kind = "learned" if density in LEARNED[psf] else "psf"
-            found = _values(results, seeds, kind, psf, density, "correlation")
+            found = _correlations(results, seeds, psf, density)
             if found:
                 lowest = number(min(found), 5)
-                psf_rows.append([psf, f"{density:g}", each(found, 5), lowest, number(GOAL_CORRELATION, 2)])
+                goal = number(GOAL_CORRELATION, 2)
+                psf_rows.append([psf, f"{density:g}", str(len(found)), each(found, 5), lowest, goal])
         for density in LEARNED[psf]:
             ours = _values(results, seeds, "learned", psf, density, "scores", "jaccard")
             labelled = _values(results, seeds, "supervised", psf, 0.0, "scores", f"{density:g}", "jaccard")
@@ -375,6 +386,7 @@ def _tables(results: dict[str, Any], seeds: int) -> list[Table]:
                 [
                     psf,
                     f"{density:g}",
+                    str(len(ours)),
                     each(ours),
                     each(labelled),
                     number(_share(mean(ours), mean(labelled))),
@@ -387,7 +399,7 @@ def _tables(results: dict[str, Any], seeds: int) -> list[Table]:
     tables = [
         Table(
             "Learned PSF: correlation with the true one (within 5 px)",
-            ("PSF", "molecules/µm²", "correlation", "lowest", "goal"),
+            ("PSF", "molecules/µm²", "movies", "correlation", "lowest", "goal"),
             psf_rows,
         ),
         Table(
@@ -395,6 +407,7 @@ def _tables(results: dict[str, Any], seeds: int) -> list[Table]:
             (
                 "PSF",
                 "molecules/µm²",
+                "movies",
                 "label-free",
                 "with labels, same net and steps",
                 "share",
@@ -430,10 +443,11 @@ def _pictures(work: Path, wanted: list[Part]) -> dict[str, Any]:
 
     axis, found = np.arange(-48, 49) / 8, {}
     for psf in LEARNED:
-        densities = [d for kind, name, d, seed in wanted if (kind, name, seed) == ("learned", psf, 0)]
-        for density in densities[:1]:
-            path = work / f"learned-{psf}-{density:g}-0".replace(".", "p") / "model" / "psf.tif"
-            if path.exists():
+        learned_parts = [part for part in wanted if part[:2] == ("learned", psf)]
+        for part in learned_parts:
+            path = work / key(part).replace(".", "p") / "model" / "psf.tif"
+            if path.exists() and psf not in found:
+                density = part[2]
                 image, true = read_psf(path).at(axis, axis), true_values(work, psf, axis)
                 middle = len(axis) // 2
                 found[psf] = {
@@ -463,6 +477,11 @@ def _figure(results: dict[str, Any], seeds: int, pictures: dict[str, Any]) -> An
     _draw_correlations(axes[1][0], results, seeds)
     _draw_detectors(axes[1][1], results, seeds, "jaccard", f"Jaccard index at {TOLERANCE_NM:g} nm")
     _draw_detectors(axes[1][2], results, seeds, "rmse_nm", "RMSE per axis (nm)")
+    densities = sorted({d for which in (LEARNED, ONLY_PSF) for each in which.values() for d in each})
+    for ax in axes[1][:3]:
+        ax.set_xlim(0.7 * densities[0], 1.4 * densities[-1])
+        ax.set_xticks(densities, [f"{density:g}" for density in densities])
+        ax.minorticks_off()
     for ax in axes[1][3:]:
         ax.set_axis_off()
     return figure
@@ -472,8 +491,7 @@ def _draw_correlations(ax: Any, results: dict[str, Any], seeds: int) -> None:
     for psf, colour in zip(LEARNED, ("ours", "other", "other, second"), strict=True):
         densities, lost = [], []
         for density in sorted({*LEARNED[psf], *ONLY_PSF[psf]}):
-            kind = "learned" if density in LEARNED[psf] else "psf"
-            for value in _values(results, seeds, kind, psf, density, "correlation"):
+            for value in _correlations(results, seeds, psf, density):
                 densities.append(density)
                 lost.append(1 - value)
         if lost:

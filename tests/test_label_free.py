@@ -479,8 +479,8 @@ def test_tables_of_the_benchmark_tell_what_there_is(benchmark):
         "supervised-Airy-0-0": {"scores": {"0.1": {**scores, "jaccard": 0.95}}},
     }
     psf, detector = benchmark._tables(results, 1)
-    assert psf.rows == [["Airy", "0.1", "0.99800", "0.99800", "0.99"]]
-    assert detector.rows[0][2:5] == ["0.900", "0.950", "0.947"]
+    assert psf.rows == [["Airy", "0.1", "1", "0.99800", "0.99800", "0.99"]]
+    assert detector.rows[0][2:6] == ["1", "0.900", "0.950", "0.947"]
 
 
 @pytest.mark.slow
