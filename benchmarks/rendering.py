@@ -118,6 +118,7 @@ def measure_file(n: int, block: int = 1 << 20) -> dict[str, float]:
         command = [sys.executable, "-m", "smlm_pb.cli.main", "render", str(source), "--out", str(picture), "--quiet"]
         process = subprocess.Popen(command)
         _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)  # waited for behind its back
         wall = time.perf_counter() - began
         if status or not picture.exists():
             raise RuntimeError(f"{' '.join(command)} ended with status {status}")

@@ -104,6 +104,6 @@ def test_the_same_option_has_the_same_default_everywhere():
             for option in action.option_strings:
                 defaults.setdefault(option, {})[verb] = action.default
     for option in ("--model", "--device", "--threshold", "--frames", "--overwrite", "--offset-adu", "--e-per-adu"):
-        # A twin is localized as its table was, unless something else is asked for.
-        by_verb = {verb: default for verb, default in defaults[option].items() if verb != "twin"}
+        # A twin, in a report too, is localized as its table was, unless something else is asked for.
+        by_verb = {verb: default for verb, default in defaults[option].items() if verb not in ("twin", "report")}
         assert len(set(map(str, by_verb.values()))) == 1, (option, by_verb)

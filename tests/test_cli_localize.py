@@ -373,7 +373,7 @@ def broken(kind, path):
         ("all zero", (), "every pixel .* is 0"),
         ("saturated", (), "saturated at 65535"),
         ("good", ("--offset-adu", "20000"), "offset 20000 ADU is above 100 %"),
-        ("good", ("--em-gain", "0.5"), "em_gain = 0.5 must be ≥ 1"),
+        ("good", ("--em-gain", "0.5"), "--em-gain = 0.5 must be ≥ 1"),
         ("good", ("--e-per-adu", "-2"), "must be > 0"),
         ("good", ("--e-per-adu", "lots"), "'lots' is not a number"),
         ("good", ("--threshold", "1.5"), "between 0 and 1"),

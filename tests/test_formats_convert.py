@@ -60,7 +60,7 @@ def test_losses_are_said(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["storm.csv", "a.hdf5"], "give pixel_size_nm (--pixel-size-nm)"),
+        (["storm.csv", "a.hdf5"], "give --pixel-size-nm"),
         (["nothing.csv", "a.hdf5"], "There is no file"),
         (["storm.csv", "a.txt"], "does not tell a table format"),
         (["storm.csv", "a.hdf5", "--to", "excel"], "Unknown table format 'excel'"),
