@@ -1,10 +1,10 @@
 """Corners of synthetic checkerboards beside OpenCV, holes of synthetic grids, and what calibration makes of them.
 
 1000 boards by default (4 to 6 squares along a side, 8 to 30 px each, in frames of 192×192 px) under one to eight of
-blur, uneven light, sharpening, contrast, scale, distortion, perspective and rotation, always with noise. A corner counts
-as found within 2 px. OpenCV is told how many corners the board has, and finds all of them or none; the network is told
-nothing. Boards and holes were not seen in training. Published for the set of the method's author (Schroeter, 2021):
-mean absolute deviation 0.105 px, recall 99.3 %, precision 99.9 %.
+blur, uneven light, sharpening, contrast, scale, distortion, perspective and rotation, always with noise. A corner
+counts as found within 2 px. OpenCV is told how many corners the board has, and finds all of them or none; the
+network is told nothing. Boards and holes were not seen in training. Published for the set of the method's author
+(Schroeter, 2021): mean absolute deviation 0.105 px, recall 99.3 %, precision 99.9 %.
 """
 
 from __future__ import annotations
