@@ -188,14 +188,24 @@ def test_closing_prefetch_ends_its_thread_and_its_source():
 
 
 def test_pressing_ctrl_c_again_does_not_leave_the_thread_behind():
+    pressed = threading.Event()
+
     def source():
         yield 0
-        time.sleep(0.4)
+        pressed.wait(20)
+        time.sleep(0.2)  # the item is still in production when the key is pressed
         yield 1
 
     items = Prefetch(source(), depth=1)
     assert next(items) == 0
-    impatient = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT))
+
+    def press():
+        items._unwanted.wait(20)
+        time.sleep(0.1)  # closing has begun; now it waits
+        os.kill(os.getpid(), signal.SIGINT)
+        pressed.set()
+
+    impatient = threading.Thread(target=press)
     impatient.start()
     with pytest.raises(KeyboardInterrupt):
         items.close()
