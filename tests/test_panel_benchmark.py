@@ -27,9 +27,10 @@ def test_panel_benchmark_runs(tmp_path):
     figures = record["results"]["figures_ms"]
     assert all(value > 0 for value in figures.values()), figures
     assert figures["Cancel, median"] <= figures["Cancel, slowest"]
-    heartbeat = record["results"]["run"]["heartbeat"]
+    run = record["results"]["runs"][0]
+    heartbeat = run["heartbeat"]
     assert heartbeat["percentile_99_ms"] <= heartbeat["longest_ms"]
-    assert record["results"]["run"]["molecules"] > 0
+    assert run["molecules"] > 0
     # The window's own work between two of its events; by the clock it depends on what else the machine does. The
     # benchmark holds it against 100 ms; here it must only be seen that nothing heavy runs in the window's thread.
     assert heartbeat["longest_processor_ms"] < 500
