@@ -206,8 +206,12 @@ def test_pressing_ctrl_c_again_does_not_leave_the_thread_behind():
         pressed.set()
 
     impatient = threading.Thread(target=press)
-    impatient.start()
-    with pytest.raises(KeyboardInterrupt):
-        items.close()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are started deaf to it
+    try:
+        impatient.start()
+        with pytest.raises(KeyboardInterrupt):
+            items.close()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert not items._thread.is_alive()
     impatient.join()
