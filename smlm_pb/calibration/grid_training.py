@@ -23,6 +23,7 @@ from smlm_pb._version import __version__
 from smlm_pb.calibration.boards import KINDS, Board, BoardSettings, draw_board
 from smlm_pb.calibration.grid_network import REACH_CELLS, GridNetwork, condition_of_kind, prepare, to_cells
 from smlm_pb.errors import ConfigurationError, OutputError
+from smlm_pb.formats.output import write_together
 from smlm_pb.training.batches import Batch
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
 from smlm_pb.training.experiment import LossSettings, Schedule
@@ -252,10 +253,6 @@ def _write(folder: Path, network: nn.Module, card: dict[str, Any]) -> None:
         CARD_FILE: (json.dumps(card, indent=2, ensure_ascii=False) + "\n").encode(),
     }
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            (folder / f".{name}.partial").write_bytes(data)
-        for name in files:
-            (folder / f".{name}.partial").replace(folder / name)
+        write_together(folder, files)
     except OSError as error:
         raise OutputError(f"Model folder {folder} cannot be written ({error.strerror or error}).") from error

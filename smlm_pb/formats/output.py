@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -49,6 +49,54 @@ def clear_errors(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path that becomes ``path`` when the block ends well, and vanishes when it does not.
+
+    Raises
+    ------
+    OSError
+        As it comes: for callers who have more to say than :func:`written_whole`.
+    """
+    temporary = partial_path(path)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_together(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write files that belong together: a full disk must not leave the new one beside the old other.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to; made if missing.
+    files : mapping name -> bytes
+        What.
+
+    Raises
+    ------
+    OSError
+        As it comes; nothing half-written is left.
+    """
+    parts = {name: partial_path(folder / name) for name in files}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, part in parts.items():
+            part.write_bytes(files[name])
+        for name, part in parts.items():
+            part.replace(folder / name)
+    except OSError:
+        for part in parts.values():
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
 def written_whole(path: Path, overwrite: bool) -> Iterator[Path]:
     """Give a temporary path that becomes ``path`` when the block ends well, and vanishes when it does not.
 
@@ -65,12 +113,5 @@ def written_whole(path: Path, overwrite: bool) -> Iterator[Path]:
         When the target is refused or cannot be written.
     """
     check_target(path, overwrite)
-    temporary = partial_path(path)
-    try:
-        with clear_errors(path):
-            yield temporary
-            temporary.replace(path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink()
-        raise
+    with clear_errors(path), whole_file(path) as temporary:
+        yield temporary

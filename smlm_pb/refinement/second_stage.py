@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from smlm_pb.errors import ModelError, OutputError
+from smlm_pb.formats.output import write_together
 
 if TYPE_CHECKING:
     from torch import nn
@@ -103,17 +103,9 @@ def save_stage(folder: Path, network: nn.Module, card: StageCard, experiment: st
         EXPERIMENT_FILE: experiment.encode(),
         STAGE_FILE: (json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode(),
     }
-    parts = {name: folder / f".{name}.partial" for name in written}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, part in parts.items():
-            part.write_bytes(written[name])
-        for name, part in parts.items():
-            part.replace(folder / name)
+        write_together(folder, written)
     except OSError as error:
-        for part in parts.values():
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
         raise OutputError(
             f"Folder {folder} cannot be written ({error.strerror or error}): free some space, or choose another --out."
         ) from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import nn
 
 from smlm_pb._version import __version__
 from smlm_pb.errors import OutputError
+from smlm_pb.formats.output import write_together
 from smlm_pb.localization.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard
 from smlm_pb.localization.sigma_calibration import SigmaCalibration
 from smlm_pb.training.experiment import Experiment
@@ -93,18 +93,9 @@ def export_model(
         "experiment.yaml": described.encode(),
         CARD_FILE: card.to_json().encode(),
     }
-    parts = {name: folder / f".{name}.partial" for name in files}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # All of them first: a full disk must not leave the new weights beside the old card.
-        for name, part in parts.items():
-            part.write_bytes(files[name])
-        for name, part in parts.items():
-            part.replace(folder / name)
+        write_together(folder, files)
     except OSError as error:
-        for part in parts.values():
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
         raise OutputError(
             f"Model folder {folder} cannot be written ({error.strerror or error}): free some space, or choose another "
             "--out; the checkpoint is kept."

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from smlm_pb.errors import OutputError
+from smlm_pb.formats.output import whole_file
 
 
 def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
@@ -28,29 +27,16 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
         When the folder cannot be written or the disk is full; the previous files stay.
     """
     try:
-        with _whole(folder / "history.json") as part:
+        with whole_file(folder / "history.json") as part:
             part.write_text(json.dumps(without_nan(history), indent=1), encoding="utf-8")
         if history:
-            with _whole(folder / "progress.png") as part:
+            with whole_file(folder / "progress.png") as part:
                 _draw(part, history)
     except OSError as error:
         raise OutputError(
             f"History in {folder} cannot be written ({error.strerror or error}): free some space and continue with "
             "--resume; the last checkpoint is kept."
         ) from error
-
-
-@contextlib.contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """Give a temporary name that becomes ``path`` when all went well, and vanishes otherwise."""
-    part = path.with_name(f".{path.name}.partial")
-    try:
-        yield part
-        part.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        raise
 
 
 def without_nan(value: Any) -> Any:

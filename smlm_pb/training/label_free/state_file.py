@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from smlm_pb.errors import ConfigurationError, OutputError
+from smlm_pb.formats.output import whole_file
 from smlm_pb.training.label_free.kernel import Kernel
 from smlm_pb.training.label_free.molecules import Frames, Molecules, Reconstruction
 from smlm_pb.training.label_free.reconstruct import Chunk
@@ -36,13 +37,10 @@ def save_explained(folder: Path, rounds: int, chunks: Sequence[Chunk], history: 
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     told = json.dumps({"samples_per_px": kernel.samples_per_px, "chunks": len(chunks), "history": history})
     target = _path(folder, rounds)
-    part = target.with_name(f".{target.name}.partial")
     try:
-        part.write_bytes(save(plain, metadata={"label_free": told}))
-        part.replace(target)
+        with whole_file(target) as part:
+            part.write_bytes(save(plain, metadata={"label_free": told}))
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise OutputError(
             f"{target} cannot be written ({error.strerror or error}): free some space and continue with --resume."
         ) from error
