@@ -20,7 +20,8 @@ from smlm_pb.simulation.scenes import SceneSettings, draw_scene
 from smlm_pb.training import Experiment, crop_source, train
 from smlm_pb.training import loop as training_loop
 from smlm_pb.training import progress as training_progress
-from smlm_pb.training.batches import Batch, SceneBatches, batch_stream, collate
+from smlm_pb.training.batches import Batch, batch_stream, collate
+from smlm_pb.training.crop_source import SimulatedScenes, SourceBatches
 from smlm_pb.training.experiment import LossSettings, Schedule
 from smlm_pb.training.loop import Trainer, learning_rate
 from smlm_pb.training.methods.heatmap_matching import HeatmapMatching
@@ -250,8 +251,11 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
 def a_trainer(tmp_path, **changes):
     experiment = tiny(**changes)
     trainer = Trainer(experiment, tmp_path, CPU)
-    batches = SceneBatches(experiment.scene_settings(), seed=1, batch_size=2, crop_px=16, first=0, last=9)
-    return trainer, batches
+    return trainer, batches_of(experiment.model_copy(update={"seed": 1, "batch_size": 2, "crop_px": 16}), 0, 9)
+
+
+def batches_of(experiment, first, last):
+    return SourceBatches(SimulatedScenes(experiment), experiment, first=first, last=last)
 
 
 def test_a_bad_step_is_left_out(tmp_path):
@@ -508,20 +512,19 @@ def same(one, other):
 
 
 def test_a_batch_is_the_same_whenever_it_is_drawn():
-    settings = SceneSettings()
-    early = SceneBatches(settings, seed=3, batch_size=2, crop_px=16, first=0, last=9)
-    late = SceneBatches(settings, seed=3, batch_size=2, crop_px=16, first=5, last=9)
+    experiment = tiny(seed=3, batch_size=2, crop_px=16)
+    early, late = batches_of(experiment, 0, 9), batches_of(experiment, 5, 9)
     assert len(late) == 4
     assert same(early[7], late[2])
     assert not torch.equal(early[6].electrons, early[7].electrons)
-    other = SceneBatches(settings, seed=4, batch_size=2, crop_px=16, first=0, last=9)
+    other = batches_of(tiny(seed=4, batch_size=2, crop_px=16), 0, 9)
     assert not torch.equal(early[7].electrons, other[7].electrons)
 
 
 # From Python 3.12 on, forking a process that has threads is announced to change.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_worker_processes_draw_the_same_batches():
-    batches = SceneBatches(SceneSettings(), seed=3, batch_size=1, crop_px=16, first=2, last=5)
+    batches = batches_of(tiny(seed=3, batch_size=1, crop_px=16), 2, 5)
     streams = batch_stream(batches, 0), batch_stream(batches, 1)
     for drawn in zip(*streams, strict=True):
         assert same(*drawn)

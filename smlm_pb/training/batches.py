@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from smlm_pb.population import POPULATION_FIELDS
-from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
+from smlm_pb.simulation.scenes import Scene
 
 _UNKNOWN = (math.nan,) * len(POPULATION_FIELDS)
 
@@ -99,21 +99,6 @@ def _frames(scene: Scene) -> npt.NDArray[np.float32]:
         return scene.electrons[None]
     before, after = np.split(scene.context, 2)
     return np.concatenate((before, scene.electrons[None], after))
-
-
-class SceneBatches(Dataset[Batch]):
-    """Batch ``k`` is the same whoever draws it and whenever: its scenes are seeded by (seed, k)."""
-
-    def __init__(self, settings: SceneSettings, *, seed: int, batch_size: int, crop_px: int, first: int, last: int):
-        self.settings, self.seed, self.batch_size, self.crop_px = settings, seed, batch_size, crop_px
-        self.first, self.last = first, last
-
-    def __len__(self) -> int:
-        return self.last - self.first
-
-    def __getitem__(self, index: int) -> Batch:
-        rng = np.random.default_rng([self.seed, self.first + index])
-        return collate([draw_scene(rng, self.settings, self.crop_px) for _ in range(self.batch_size)])
 
 
 def batch_stream(batches: Dataset[Batch], workers: int) -> Iterator[Batch]:
