@@ -6,11 +6,14 @@ import time
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.simulation import SceneSettings, draw_scene
 from smlm_pb.simulation.photon_laws import draw_in_neighbouring_frames, molecules_per_frame_molecule
 from smlm_pb.simulation.scenes import STRUCTURES, draw_on_overlap
+from smlm_pb.training.experiment import ValidationSettings
+from smlm_pb.training.validation import validation_scenes
 
 
 def scenes(n, settings=None, size_px=32, first_seed=0):
@@ -225,3 +228,29 @@ def test_overlap_with_neighbouring_frames(mean_on):
     if mean_on is not None:  # as in single frames
         seen = share[share[:, 1] > 0, 1]
         assert seen.mean() == pytest.approx(draw_on_overlap(rng, mean_on, 40_000).mean(), rel=0.03)
+
+
+def test_close_pairs_are_added_where_brightness_tells_them_apart_and_nowhere_else():
+    def shares(**changes):
+        settings = SceneSettings(empty_fraction=0, em_fraction=0, min_photons=0, psf_spread=0, **changes)
+        drawn = scenes(150, settings, size_px=48)
+        near = [(cdist(np.c_[s.x, s.y], np.c_[s.x, s.y]) < 1.5).sum() - len(s.x) for s in drawn]
+        return sum(near) / sum(len(s.x) for s in drawn)
+
+    sparse = {"sparse_fraction": 1.0, "sparse_structures": {"uniform": 1}, "partial_on_fraction": 0.0}
+    constant, broad = {"photon_spreads": {"constant": 1}}, {"photon_spreads": {"lognormal": 1}}
+    without = shares(**sparse, **constant)
+    # One more for every fifth, and each of a pair is near the other.
+    assert shares(**sparse, **constant, close_pair_fraction=0.2) == pytest.approx(without + 2 * 0.2 / 1.2, abs=0.06)
+    assert shares(**sparse, **broad, close_pair_fraction=0.2) == pytest.approx(shares(**sparse, **broad))
+    crowded = {"sparse_fraction": 0.0, "dense_structures": {"uniform": 1}, "partial_on_fraction": 0.0, **constant}
+    crowded["dense_density_per_px2"] = (0.05, 0.05)
+    assert shares(**crowded, close_pair_fraction=0.2) == pytest.approx(shares(**crowded))
+
+
+def test_judging_scenes_have_close_pairs_as_often_as_movies_have():
+    plain = SceneSettings()
+    paired = dataclasses.replace(plain, close_pair_fraction=0.5)
+    settings = ValidationSettings(scenes=30)
+    for one, two in zip(validation_scenes(settings, plain, 32), validation_scenes(settings, paired, 32), strict=True):
+        assert np.array_equal(one.x, two.x)

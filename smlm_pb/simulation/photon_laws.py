@@ -51,6 +51,11 @@ class PhotonLaw:
         on_frames = log_uniform(rng, 0.3, 8.0) if rng.random() < settings.partial_on_fraction else None
         return cls(level, spread, width, on_frames, 3.0 * settings.photons[1])
 
+    @property
+    def is_narrow(self) -> bool:
+        """Whether all molecules are about equally bright, so that brightness tells one from two."""
+        return self.spread == "constant" and self.mean_on_frames is None
+
     def sample(self, rng: np.random.Generator, n: int) -> Float64Array:
         """Draw the photo-electrons of ``n`` molecules in e⁻."""
         photons = self.brightness(rng, n)

@@ -66,6 +66,9 @@ class SceneSettings:
         8 molecules/µm² at 100-nm pixels.
     dense_structures, sparse_structures : mapping name -> weight
         How molecules are arranged.
+    close_pair_fraction : float
+        Share of the molecules of sparse scenes of constant brightness that get a second one within 1.5 px. Close pairs
+        are rare where molecules are, but there brightness tells them from single molecules, which must be learned.
     max_line_density_per_px, max_area_density_per_px2 : float
         Molecules on a structure never sit denser than this at one moment.
     min_photons : float
@@ -106,6 +109,7 @@ class SceneSettings:
     dense_density_per_px2: tuple[float, float] = (0.01, 0.08)
     dense_structures: Mapping[str, float] = field(default_factory=_dense_structures)
     sparse_structures: Mapping[str, float] = field(default_factory=_sparse_structures)
+    close_pair_fraction: float = 0.0
     max_line_density_per_px: float = 0.8
     max_area_density_per_px2: float = 0.5
     min_photons: float = 50.0
@@ -161,6 +165,7 @@ _FRACTIONS = (
     "gain_error",
     "empty_fraction",
     "sparse_fraction",
+    "close_pair_fraction",
 )
 _MIXES = {"photon_spreads": PHOTON_SPREADS, "dense_structures": STRUCTURES, "sparse_structures": STRUCTURES}
 

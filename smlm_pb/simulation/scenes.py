@@ -45,6 +45,8 @@ _FOUND_ABOVE = 6.0
 _ALONE_FRACTION, _AT_END_FRACTION = 0.1, 0.1
 #: The halo of a PSF is this much wider than its core.
 _HALO_WIDTH = 2.0
+#: Close pairs of sparse scenes are at most this far apart, px.
+_PAIR_REACH_PX = 1.5
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -113,6 +115,8 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
     law, context = PhotonLaw.draw(rng, settings), settings.context_frames
     more = molecules_per_frame_molecule(law.mean_on_frames, context) if context else 1.0
     name, structure, density, x, y = _draw_molecules(rng, settings, box, more)
+    if settings.close_pair_fraction and law.is_narrow and density <= settings.sparse_density_per_px2[1]:
+        x, y = _with_close_pairs(rng, x, y, settings.close_pair_fraction)
     # Rounded first, so that the window test holds for the float32 values that are returned.
     x32, y32 = x.astype(np.float32), y.astype(np.float32)
     light = law.in_frames(rng, x.size, context)
@@ -149,6 +153,16 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
         _neighbours(rng, electrons, context) if context else None,
         None if label is None else label[true],
     )
+
+
+def _with_close_pairs(
+    rng: np.random.Generator, x: Float64Array, y: Float64Array, fraction: float
+) -> tuple[Float64Array, Float64Array]:
+    """Put a second molecule near some, anywhere within reach."""
+    near = rng.random(x.size) < fraction
+    n = int(near.sum())
+    distance, angle = _PAIR_REACH_PX * np.sqrt(rng.random(n)), rng.uniform(0.0, 2 * np.pi, n)
+    return np.append(x, x[near] + distance * np.cos(angle)), np.append(y, y[near] + distance * np.sin(angle))
 
 
 def _neighbours(rng: np.random.Generator, electrons: Float64Array, context: int) -> Float32Array:

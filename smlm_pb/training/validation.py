@@ -49,7 +49,8 @@ class ValidationResult:
 
 
 def validation_scenes(settings: ValidationSettings, scenes: SceneSettings, crop_px: int) -> list[Scene]:
-    """The scenes of every validation of a run: the same each time."""
+    """The scenes of every validation of a run: the same each time, with close pairs as rare as they are."""
+    scenes = replace(scenes, close_pair_fraction=0.0)
     return [
         draw_scene(np.random.default_rng([settings.seed, index]), scenes, crop_px) for index in range(settings.scenes)
     ]
