@@ -12,13 +12,14 @@ import json
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _report import QUICK_RESULTS, make_parser, to_json, write_text
+from _kept import origin
+from _report import QUICK_RESULTS, make_parser, parse, to_json, write_text
 from _runs import seed_of
 
 import smlm_pb
@@ -53,29 +54,66 @@ def taught_parser(description: str, *, steps: int) -> argparse.ArgumentParser:
     return parser
 
 
-class Kept:
-    """Results of single trainings on disk, by what decides them."""
+def parse_taught(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the options; a trial run trains for three steps."""
+    args = parse(parser, argv)
+    if args.quick:
+        args.steps = 3
+    return args
 
-    def __init__(self, name: str, args: argparse.Namespace) -> None:
-        self.folder = QUICK_RESULTS / f"{name}_runs"
-        self.left = args.at_most
 
-    def get(self, key: dict[str, Any], compute: Callable[[Path], dict[str, Any]]) -> dict[str, Any] | None:
-        """A kept result, or a new one; None where no more trainings are wanted now."""
-        text = json.dumps(key, sort_keys=True)
-        path = self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
-        if path.exists():
-            kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            return kept
-        if self.left is not None and self.left <= 0:
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            result = {**key, **compute(Path(folder))}
-        self.left = None if self.left is None else self.left - 1
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(path, to_json(result) + "\n")
-        print(text, {k: v for k, v in result.items() if k not in key}, flush=True)
-        return result
+def taught(
+    name: str,
+    args: argparse.Namespace,
+    keys: Iterable[Mapping[str, Any]],
+    train_and_test: Callable[..., dict[str, Any]],
+    *,
+    settings: Mapping[str, Any] | None = None,
+    models: Sequence[str] = (),
+) -> list[dict[str, Any]] | None:
+    """Train and test once for every key, or take what is kept.
+
+    Parameters
+    ----------
+    name : str
+        Name of the benchmark.
+    args : argparse.Namespace
+        From :func:`parse_taught`.
+    keys : iterable of mapping
+        What one training differs in from the others; the most wanted first.
+    train_and_test : callable
+        Called with an empty folder, ``args`` and a key's values by name.
+    settings : mapping, optional
+        What else decides the results, apart from the steps.
+    models : sequence of str
+        Shipped models that trainings start from.
+
+    Returns
+    -------
+    list of dict or None
+        Keys and results; None while some trainings are to be done and ``--partial`` was not given.
+    """
+    folder, left, runs = QUICK_RESULTS / f"{name}_runs", args.at_most, []
+    complete = True
+    common = {**(settings or {}), "steps": args.steps, "quick": args.quick, "origin": origin(*models)}
+    for key in keys:
+        text = json.dumps({**key, **common}, sort_keys=True)
+        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.json"
+        if not path.exists():
+            if left is not None and left <= 0:
+                complete = False
+                continue
+            with tempfile.TemporaryDirectory() as place:
+                result = train_and_test(Path(place), args, **key)
+            left = None if left is None else left - 1
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(path, to_json({**key, **common, **result}) + "\n")
+            print(text, result, flush=True)
+        runs.append(json.loads(path.read_text(encoding="utf-8")))
+    if complete or (args.partial and runs):
+        return runs
+    print("More trainings are to be done: run again.")
+    return None
 
 
 def movie_of(

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _report import COLOURS, Table, mean, new_figure, parse, publish, run_as_program, spread
+from _report import COLOURS, Table, mean, new_figure, publish, run_as_program, spread
 from _runs import seed_of
-from _taught import NETWORK, PIXEL_NM, PSF_SIGMA_PX, Kept, taught_parser, teach
+from _taught import NETWORK, PIXEL_NM, PSF_SIGMA_PX, parse_taught, taught, taught_parser, teach
 
 from smlm_pb.simulation.presets import density_sweep
 
@@ -40,18 +40,11 @@ TOLERANCE_NM = 100.0
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    args = parse(taught_parser(__doc__ or "", steps=1500), argv)
-    if args.quick:
-        args.steps = 3
-    kept, runs = Kept("beside_the_frame", args), []
-    for seed in range(args.seeds):
-        for variant in VARIANTS:
-            key = {"variant": variant, "seed": seed, "steps": args.steps, "quick": args.quick}
-            run = kept.get(key, lambda folder, v=variant, s=seed: _train_and_test(folder, args, v, s))
-            if run is None:
-                print("More trainings are to be done: run again.")
-                return 0
-            runs.append(run)
+    args = parse_taught(taught_parser(__doc__ or "", steps=1500), argv)
+    keys = [{"variant": variant, "seed": seed} for seed in range(args.seeds) for variant in VARIANTS]
+    runs = taught("beside_the_frame", args, keys, _train_and_test)
+    if runs is None:
+        return 0
     publish(
         "beside_the_frame",
         args,
@@ -63,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train_and_test(folder: Path, args: argparse.Namespace, variant: str, seed: int) -> dict[str, Any]:
+def _train_and_test(folder: Path, args: argparse.Namespace, *, variant: str, seed: int) -> dict[str, Any]:
     told, context = VARIANTS[variant]
     scenes = {
         "psf_sigma_px": [1.0, 1.2],

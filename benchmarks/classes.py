@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _kept import kept
+from _kept import kept, origin
 from _report import (
     COLOURS,
     Table,
@@ -86,7 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _kept(case: str, seed: int, steps: int, frames: int) -> list[dict[str, Any]]:
     """Results of one case and seed, measured before or now."""
     found: list[dict[str, Any]] = kept(
-        "classes", f"{case.replace(' ', '_')}-{seed}-{steps}-{frames}", lambda: run(case, seed, steps, frames)
+        "classes",
+        f"{case.replace(' ', '_')}-{seed}-{steps}-{frames}-{origin('fast')}",
+        lambda: run(case, seed, steps, frames),
     )
     return found
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _report import COLOURS, Table, new_figure, number, parse, publish, run_as_program, spread
-from _taught import NETWORK, Kept, Light, examine, movie_of, movie_section, taught_parser, teach
+from _report import COLOURS, Table, new_figure, number, publish, run_as_program, spread
+from _taught import NETWORK, Light, examine, movie_of, movie_section, parse_taught, taught, taught_parser, teach
 
 DENSITY_PER_UM2 = 1.0
 FRAMES, LABELLED, TEST_FRAMES, SIZE_PX = 400, 40, 40, 64
@@ -29,18 +29,10 @@ KINDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = taught_parser(__doc__ or "", steps=300)
-    args = parse(parser, argv)
-    if args.quick:
-        args.steps = 3
-    kept = Kept("consistency", args)
-    runs: list[dict[str, Any]] = []
-    for seed in range(args.seeds):
-        for kind in KINDS:
-            run = _run(kept, args, kind=kind, seed=seed)
-            runs += [] if run is None else [run]
-    if len(runs) < len(KINDS) * args.seeds and not args.partial:
-        print("More trainings are to be done: run again.")
+    args = parse_taught(taught_parser(__doc__ or "", steps=300), argv)
+    keys = [{"kind": kind, "seed": seed} for seed in range(args.seeds) for kind in KINDS]
+    runs = taught("consistency", args, keys, _train_and_test, settings={"weight": WEIGHT})
+    if runs is None:
         return 0
     points = [{"kind": kind, "runs": [run for run in runs if run["kind"] == kind]} for kind in KINDS]
     gain = gained(points, "jaccard_50")
@@ -72,12 +64,7 @@ def gained(points: list[dict[str, Any]], name: str) -> dict[str, float]:
     return {"gain": gain, "standard_error": error, "in_standard_errors": gain / error if error > 0 else float("nan")}
 
 
-def _run(kept: Kept, args: argparse.Namespace, *, kind: str, seed: int) -> dict[str, Any] | None:
-    key = {"kind": kind, "seed": seed, "steps": args.steps, "weight": WEIGHT, "quick": args.quick}
-    return kept.get(key, lambda folder: _train_and_test(folder, args, kind, seed))
-
-
-def _train_and_test(folder: Path, args: argparse.Namespace, kind: str, seed: int) -> dict[str, Any]:
+def _train_and_test(folder: Path, args: argparse.Namespace, *, kind: str, seed: int) -> dict[str, Any]:
     labelled, others, test_frames = (6, 10, 4) if args.quick else (LABELLED, FRAMES - LABELLED, TEST_FRAMES)
     bright, truth = movie_of(
         folder, "bright", DENSITY_PER_UM2, frames=labelled, size_px=SIZE_PX, seed=seed, light=BRIGHT

@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         },
         settings={
             "seeds": args.seeds,
-            "boards": boards,
+            "boards": per_seed * args.seeds,
             "size_px": SIZE_PX,
             "tolerance_px": TOLERANCE_PX,
             "squares": list(SETTINGS.squares),
@@ -350,7 +350,7 @@ def _figure(corners: list[dict[str, Any]], holes: list[dict[str, Any]]) -> Any:
         ax.plot(board.x, board.y, "o", color=COLOURS["goal"], fillstyle="none", ms=6, label="true")
         ax.plot(found.x, found.y, "+", color=COLOURS["other"], ms=5, label="found")
         ax.set_title(f"one of the pictures: {kind}")
-        ax.legend(loc="upper right", fontsize=7)
+        ax.legend(loc="lower left", fontsize=7)
     colours = {"network": "ours", "opencv": "other", "opencv_sb": "other, second"}
     lines = [(METHODS[m], [r for r in corners if r["method"] == m], COLOURS[colours[m]]) for m in METHODS]
     lines.append(("this network, holes", holes, COLOURS["ours, second"]))
@@ -364,7 +364,7 @@ def _figure(corners: list[dict[str, Any]], holes: list[dict[str, Any]]) -> Any:
     ax.set(
         xscale="log", xlim=(3e-3, TOLERANCE_PX), ylim=(0, 1.02), xlabel="deviation (px)", ylabel="share of all points"
     )
-    ax.legend(loc="upper left", fontsize=7)
+    ax.legend(loc="lower right", fontsize=6, frameon=False)
     return figure
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from _report import COLOURS, Table, new_figure, number, parse, publish, run_as_program, spread
-from _taught import NETWORK, Kept, examine, movie_of, movie_section, recipe_of, taught_parser, teach
+from _report import COLOURS, Table, new_figure, number, publish, run_as_program, spread
+from _taught import NETWORK, examine, movie_of, movie_section, parse_taught, recipe_of, taught, taught_parser, teach
 
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.losses import start_logit
@@ -35,18 +35,10 @@ KINDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    parser = taught_parser(__doc__ or "", steps=400)
-    args = parse(parser, argv)
-    if args.quick:
-        args.steps = 3
-    kept = Kept("counts_only", args)
-    runs: list[dict[str, Any]] = []
-    for seed in range(args.seeds):
-        for kind in KINDS:
-            run = _run(kept, args, kind=kind, seed=seed)
-            runs += [] if run is None else [run]
-    if len(runs) < len(KINDS) * args.seeds and not args.partial:
-        print("More trainings are to be done: run again.")
+    args = parse_taught(taught_parser(__doc__ or "", steps=800), argv)
+    keys = [{"kind": kind, "seed": seed} for seed in range(args.seeds) for kind in KINDS]
+    runs = taught("counts_only", args, keys, _train_and_test)
+    if runs is None:
         return 0
     points = [{"kind": kind, "runs": [run for run in runs if run["kind"] == kind]} for kind in KINDS]
     publish(
@@ -68,12 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(kept: Kept, args: argparse.Namespace, *, kind: str, seed: int) -> dict[str, Any] | None:
-    key = {"kind": kind, "seed": seed, "steps": args.steps, "quick": args.quick}
-    return kept.get(key, lambda folder: _train_and_test(folder, args, kind, seed))
-
-
-def _train_and_test(folder: Path, args: argparse.Namespace, kind: str, seed: int) -> dict[str, Any]:
+def _train_and_test(folder: Path, args: argparse.Namespace, *, kind: str, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng([seed, 11])
     frames, small = (12, 24) if args.quick else (FRAMES, SMALL_FRAMES)
     if kind == "windows":

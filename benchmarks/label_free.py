@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from _kept import origin
 from _report import (
     COLOURS,
     QUICK_RESULTS,
@@ -70,11 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kinds", nargs="+", metavar="KIND", help="do only these kinds of parts, publish nothing else")
     parser.add_argument("--publish", action="store_true", help="publish what is done, and do nothing more")
     parser.add_argument("--minutes", type=float, metavar="MIN", help="begin no further part after this time")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="work folder (default: runs/benchmarks/label_free)")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="work folder (default: one below runs/benchmarks)")
     args = parse(parser, argv)
     if args.quick:
         args.steps, args.rounds = 4, 2
-    work = args.work or (args.out / "label_free_work" if args.quick else QUICK_RESULTS / "label_free")
+    # Parts of other scenes, models or sizes are never taken for these.
+    parent = args.out if args.quick else QUICK_RESULTS
+    work = args.work or parent / f"label_free-{args.steps}-{args.rounds}-{origin('fast')}"
     work.mkdir(parents=True, exist_ok=True)
     began, left = time.monotonic(), 0
     wanted = parts(args.seeds, quick=args.quick)

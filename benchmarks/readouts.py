@@ -9,10 +9,12 @@ interrupted goes on, and --only SEED does one repetition.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _kept import kept, origin
 from _report import (
     COLOURS,
     QUICK_RESULTS,
@@ -59,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = make_parser(__doc__ or "", model=False, seeds=3)
     parser.add_argument(
-        "--work", type=Path, default=QUICK_RESULTS.parent / "readouts", metavar="DIR", help="folder of trained heads"
+        "--work", type=Path, metavar="DIR", help="folder of trained heads (default: one below runs/benchmarks)"
     )
     parser.add_argument("--only", type=int, metavar="SEED", help="only train the heads of this repetition")
     args = parse(parser, argv)
-    if args.quick:
-        args.work = args.work / "quick"
+    # Heads behind other models or of other scenes are never taken for these.
+    made_of = f"{SCENES}-{STEPS}-{origin(*MODELS)}{'-quick' if args.quick else ''}"
+    args.work = args.work or QUICK_RESULTS / f"readouts-{made_of}"
     seeds = range(args.seeds) if args.only is None else [args.only]
     for seed in seeds:
         for model in MODELS:
@@ -73,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     densities = DENSITIES[1:2] if args.quick else DENSITIES
     points = [
-        {"model": model, "density_per_um2": density, "seed": seed, **_measure(model, density, seed, args)}
+        kept("readouts", f"{model}-{density:g}-{seed}-{made_of}", partial(_point, model, density, seed, args))
         for model in MODELS
         for density in densities
         for seed in range(args.seeds)
@@ -93,6 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         figure=_figure(points),
     )
     return 0
+
+
+def _point(model: str, density: float, seed: int, args: Any) -> dict[str, Any]:
+    return {"model": model, "density_per_um2": density, "seed": seed, **_measure(model, density, seed, args)}
 
 
 def _variants(model: str) -> Sequence[tuple[str, str]]:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _report import COLOURS, Table, mean, new_figure, number, parse, publish, run_as_program, spread
-from _taught import NETWORK, PIXEL_NM, Kept, examine, movie_of, movie_section, taught_parser, teach
+from _report import COLOURS, Table, mean, new_figure, number, publish, run_as_program, spread
+from _taught import NETWORK, PIXEL_NM, examine, movie_of, movie_section, parse_taught, taught, taught_parser, teach
 
 JITTER_NM = (0.0, 25.0, 50.0, 100.0)
 DENSITY_PER_UM2 = 0.5
@@ -39,18 +39,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = taught_parser(__doc__ or "", steps=200)
     parser.add_argument("--from-nothing", action="store_true", help="no network starts from a shipped model")
-    args = parse(parser, argv)
-    if args.quick:
-        args.steps = 3
-    kept = Kept("soft_labels", args)
-    runs: list[dict[str, Any]] = []
+    args = parse_taught(parser, argv)
+    start = None if args.from_nothing else START
     # What is asked for first: 0 and 50 nm.
-    for pair in ((0.0, 50.0), (100.0, 25.0)):
-        for seed, jitter, method in product(range(args.seeds), pair, METHODS):
-            run = _run(kept, args, method=method, jitter_nm=jitter, seed=seed)
-            runs += [] if run is None else [run]
-    if len(runs) < len(JITTER_NM) * len(METHODS) * args.seeds and not args.partial:
-        print("More trainings are to be done: run again.")
+    keys = [
+        {"method": method, "jitter_nm": jitter, "seed": seed}
+        for pair in ((0.0, 50.0), (100.0, 25.0))
+        for seed, jitter, method in product(range(args.seeds), pair, METHODS)
+    ]
+    settings = {"frames": FRAMES, "start": start}
+    models = [] if start is None else [start]
+    runs = taught("soft_labels", args, keys, _train_and_test, settings=settings, models=models)
+    if runs is None:
         return 0
     each = [
         {"method": m, "jitter_nm": j, "runs": [r for r in runs if (r["method"], r["jitter_nm"]) == (m, j)]}
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings={
             "seeds": args.seeds,
             "steps": args.steps,
-            "start": None if args.from_nothing else START,
+            "start": start,
             "network": NETWORK,
             "frames": FRAMES,
             "test_frames": TEST_FRAMES,
@@ -78,13 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _run(kept: Kept, args: argparse.Namespace, *, method: str, jitter_nm: float, seed: int) -> dict[str, Any] | None:
-    key = {"method": method, "jitter_nm": jitter_nm, "seed": seed, "steps": args.steps, "frames": FRAMES}
-    key["start"] = None if args.from_nothing else START
-    return kept.get({**key, "quick": args.quick}, lambda folder: _train_and_test(folder, args, method, jitter_nm, seed))
-
-
-def _train_and_test(folder: Path, args: argparse.Namespace, method: str, jitter_nm: float, seed: int) -> dict[str, Any]:
+def _train_and_test(
+    folder: Path, args: argparse.Namespace, *, method: str, jitter_nm: float, seed: int
+) -> dict[str, Any]:
     from smlm_pb.training.from_labels import soft_loss
 
     frames, test_frames = (20, 4) if args.quick else (FRAMES, TEST_FRAMES)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import _trace_net
 import numpy as np
 import numpy.typing as npt
-from _kept import kept
+from _kept import kept, origin
 from _report import COLOURS, Table, make_parser, new_figure, number, parse, publish, run_as_program, spread
 
 from smlm_pb.analysis import link
@@ -62,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in range(args.seeds)
         for rate in rates
         for run in kept(
-            "switching_times", f"{seed}-{rate:.0f}-{frames}-{steps}", partial(both, seed, rate, frames, steps)
+            "switching_times",
+            f"{seed}-{rate:.0f}-{frames}-{steps}-{origin('fast')}",
+            partial(both, seed, rate, frames, steps),
         )
     ]
     publish(

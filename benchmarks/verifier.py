@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from _kept import is_kept, kept, origin
 from _report import COLOURS, Table, load, make_parser, mean, new_figure, number, parse, publish, run_as_program, spread
 from _runs import seed_of
 
@@ -46,15 +49,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
     parser = make_parser(__doc__ or "", seeds=3)
     parser.add_argument("--verifier", default="verifier", metavar="DIR", help="the verifier (default: the shipped one)")
+    parser.add_argument(
+        "--at-most", type=int, metavar="N", help="stop after N movies; the next call continues where this one ended"
+    )
     args = parse(parser, argv)
     model, stage = load(args), load_stage(args.verifier, "verifier")
     names = [f"{d:g} molecules/µm²" for d in DENSITIES] + list(CORRUPTED)
     if args.quick:
         names = [names[0], "hot_pixels"]
-    points = []
-    for name in names:
-        repetitions = [_measure(name, seed, model, stage, args.quick) for seed in range(args.seeds)]
-        points.append({"condition": name, "repetitions": repetitions})
+    made_of = f"{model.card.weights_sha256[:8]}-{stage.card.weights_sha256[:8]}-{origin()}{'-quick' * args.quick}"
+    repetitions: dict[str, list[Any]] = {name: [] for name in names}
+    new = 0
+    for name, seed in product(names, range(args.seeds)):
+        part = f"{name.replace('/', ' per ').replace(' ', '_')}-{seed}-{made_of}"
+        if not is_kept("verifier", part):
+            if new == args.at_most:
+                print("More movies are to be done: run again.")
+                return 0
+            new += 1
+        found = kept("verifier", part, partial(_measure, name, seed, model, stage, args.quick))
+        repetitions[name].append(found)
+    points = [{"condition": name, "repetitions": found} for name, found in repetitions.items()]
     publish(
         "verifier",
         args,
