@@ -1,35 +1,31 @@
 """Trainings that differ in one thing: many small ones, each kept in a folder, so that a study can be continued.
 
 An *arm* is one way to train. Every arm is trained with the same seeds, hence on the same scenes, for the same number of
-steps, and scored on the same movies.
+steps, and scored on the same movies. A kept training counts as long as its settings and its scenes are those of today;
+where only the scoring has changed, its model is scored anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import json
 import math
 import shutil
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-from _report import QUICK_RESULTS, write_text
-from _runs import Run, localize, matched_errors
+from _report import QUICK_RESULTS, Table, publish, write_text
+from _study_scores import Stack, score_simulated, scored_on
 
 from smlm_pb.errors import ConfigurationError
-from smlm_pb.evaluation import best_threshold, evaluate, reliability
-from smlm_pb.localizations import Localizations, MovieInfo
-from smlm_pb.training import Experiment
-
-if TYPE_CHECKING:
-    from smlm_pb.localization import Model
-    from smlm_pb.movies import Movie
+from smlm_pb.training import Experiment, train
+from smlm_pb.training.methods import DEFAULT_METHOD, METHODS
 
 #: What every arm has in common. The scenes are those of the shipped model `dense`, chosen without the stack in mind.
 SCENES: dict[str, Any] = {
@@ -53,10 +49,12 @@ LOSS: dict[str, Any] = {
 NETWORK: dict[str, Any] = {"channels": 32, "blocks": 2, "start_logit": -3.5}
 STEPS, QUICK_STEPS = 700, 4
 CROP_PX, BATCH = 32, 4
-#: Densities at which simulated movies are scored, molecules per µm².
-DENSITIES_PER_UM2 = (0.5, 5.0)
-TOLERANCES_NM = (25.0, 50.0, 100.0)
-_SIMULATED_FRAMES = 12
+#: Seeds of a study, and of the arms that are looked at closest.
+SEEDS, MORE_SEEDS = 3, 5
+_MORE = (DEFAULT_METHOD, "no-count", "point-kernels", "n-3", "reach-1.0")
+#: Scores by seed, and those by arm.
+SeedRuns = Mapping[int, Mapping[str, Any]]
+Runs = Mapping[str, SeedRuns]
 _VALIDATION_SEED = 55_555
 #: After this time another process may take over a run that never ended.
 _STALE_S = 1800.0
@@ -83,10 +81,13 @@ class Arm:
     changes: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
 
-    def experiment(self, seed: int, *, quick: bool = False) -> Experiment:
-        """The experiment of one seed."""
-        from smlm_pb.training.methods import DEFAULT_METHOD, METHODS
+    def seeds(self, usual: int) -> int:
+        """Number of seeds, where a study asks for so many."""
+        return max(usual, MORE_SEEDS) if self.key in _MORE and usual >= SEEDS else usual
 
+    def experiment(self, seed: int, *, steps: int = STEPS) -> Experiment:
+        """The experiment of one seed; a handful of steps is a trial, of a smaller network."""
+        quick = steps == QUICK_STEPS
         method = METHODS[self.changes.get("method", DEFAULT_METHOD)]
         # A method's own defaults stand above what is common, the arm's changes above both.
         loss = {key: value for key, value in LOSS.items() if key not in method.loss}
@@ -96,7 +97,7 @@ class Arm:
             {
                 "name": "arm",
                 "seed": 1000 + seed,
-                "steps": QUICK_STEPS if quick else STEPS,
+                "steps": steps,
                 "batch_size": 2 if quick else BATCH,
                 "crop_px": CROP_PX,
                 "learning_rate": 2e-3,
@@ -106,7 +107,7 @@ class Arm:
                 "network": {**NETWORK, **self.changes.get("network", {}), **network},
                 "loss": {**loss, **self.changes.get("loss", {})},
                 "validation": {
-                    "every_steps": QUICK_STEPS if quick else STEPS,
+                    "every_steps": steps,
                     "scenes": 2 if quick else 48,
                     "calibration_scenes": 0 if quick else 192,
                     "seed": _VALIDATION_SEED,
@@ -124,6 +125,12 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--truth", type=Path, required=True, metavar="CSV", help="its molecules (ThunderSTORM columns)")
     parser.add_argument("--frames", type=int, default=40, metavar="N", help="frames of the stack (default: 40)")
     parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help=f"length of the trainings; other than {STEPS}, results are named NAME_long (default: {STEPS})",
+    )
+    parser.add_argument(
         "--cache", type=Path, metavar="DIR", help="folder of finished trainings (default: runs/trainings)"
     )
     parser.add_argument("--only", metavar="KEY,…", help="train only these arms; publishes nothing")
@@ -136,32 +143,67 @@ def add_study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--publish", action="store_true", help="publish the finished runs, train nothing")
 
 
-def cache_of(args: argparse.Namespace) -> Path:
-    """Folder of finished trainings."""
-    given: Path | None = args.cache
-    return given or (QUICK_RESULTS / "trainings" if args.quick else QUICK_RESULTS.parent / "trainings")
-
-
-def run_study(arms: Sequence[tuple[Arm, int]], args: argparse.Namespace) -> bool:
-    """Train and score what is missing, seed by seed.
+def run_and_publish(
+    name: str,
+    arms: Sequence[Arm],
+    args: argparse.Namespace,
+    *,
+    tables: Callable[[Runs], list[Table]],
+    figure: Callable[[Runs], Any],
+    **also: Any,
+) -> int:
+    """Train what is missing, and publish when nothing is.
 
     Parameters
     ----------
-    arms : sequence of (Arm, int)
-        Arms with their numbers of seeds.
+    name : str
+        Name of the benchmark.
+    arms : sequence of Arm
+        All arms, the most telling ones first.
     args : argparse.Namespace
         With the options of :func:`add_study_options`.
+    tables, figure : callable
+        Made of the scores by arm and seed.
+    **also
+        Published beside the scores.
 
     Returns
     -------
-    bool
-        Whether there is something to publish now.
+    int
+        Exit status.
     """
-    if args.publish:
-        return True
-    stack = Stack(args)
-    most = max(seeds for _, seeds in arms)
-    wanted = [(arm, seed) for seed in range(most) for arm, seeds in arms if seed < seeds]
+    if args.steps is None:
+        args.steps = QUICK_STEPS if args.quick else STEPS
+    if not (args.publish or run_study(arms, args)):
+        return 0
+    results = results_of(arms, args)
+    publish(
+        name if args.steps in (STEPS, QUICK_STEPS) else f"{name}_long",
+        args,
+        tables=tables(results),
+        results={"runs": results, **also},
+        settings={
+            "seeds": min(map(len, results.values())),
+            "steps": args.steps,
+            "batch_size": BATCH,
+            "crop_px": CROP_PX,
+            "scenes": SCENES,
+            "loss": LOSS,
+            "network": NETWORK,
+            "scored_on": scored_on(args),
+            "movie": args.movie.name,
+            "arms": {arm.key: dict(arm.changes) for arm in arms if arm.key in results},
+        },
+        figure=figure(results),
+    )
+    return 0
+
+
+def run_study(arms: Sequence[Arm], args: argparse.Namespace) -> bool:
+    """Train and score what is missing, seed by seed; returns whether all is there now."""
+    stack = Stack(args, cache_of(args))
+    counts = [(arm, arm.seeds(args.seeds)) for arm in arms]
+    wanted = [(arm, seed) for seed in range(max(n for _, n in counts)) for arm, n in counts if seed < n]
     if args.only:
         wanted = [(arm, seed) for arm, seed in wanted if arm.key in args.only.split(",")]
     began = time.monotonic()
@@ -197,29 +239,58 @@ def _claim(path: Path) -> Iterator[bool]:
         claim.unlink(missing_ok=True)
 
 
+def cache_of(args: argparse.Namespace) -> Path:
+    """Folder of finished trainings."""
+    given: Path | None = args.cache
+    return given or (QUICK_RESULTS / "trainings" if args.quick else QUICK_RESULTS.parent / "trainings")
+
+
 def stored(arm: Arm, seed: int, args: argparse.Namespace) -> dict[str, Any] | None:
-    """Scores of a finished run with the same settings; None where it is missing."""
+    """Scores of a finished run, scored as it would be today; None where it is missing."""
+    record = _trained(arm, seed, args)
+    if record is None or record["scored_on"] != scored_on(args):
+        return None
+    scores: dict[str, Any] = record["scores"]
+    return scores
+
+
+def _trained(arm: Arm, seed: int, args: argparse.Namespace) -> dict[str, Any] | None:
+    """Record of a finished training with today's settings and scenes; None where it is missing."""
     path = _path(arm, seed, args)
     if not path.exists():
         return None
     record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    wanted = arm.experiment(seed, steps=args.steps)
     with contextlib.suppress(ConfigurationError):  # of another version
-        same = Experiment.from_dict(record["experiment"]) == arm.experiment(seed, quick=args.quick)
-        if same and record["frames"] == args.frames:
-            scores: dict[str, Any] = record["scores"]
-            return scores
+        same = Experiment.from_dict(record["experiment"]) == wanted
+        return record if same and record["first_scenes"] == first_scenes(wanted) else None
     return None
 
 
-def results_of(arms: Sequence[tuple[Arm, int]], args: argparse.Namespace) -> dict[str, dict[int, dict[str, Any]]]:
+def first_scenes(experiment: Experiment) -> str:
+    """Digest of the scenes with which a run begins: seeds do not tell whether the program still draws the same."""
+    from smlm_pb.simulation.scenes import draw_scene
+
+    rng = np.random.default_rng([experiment.seed, 0])
+    digest = hashlib.sha256()
+    for _ in range(experiment.batch_size):
+        scene = draw_scene(rng, experiment.scene_settings(), experiment.crop_px)
+        # Rounded, so that the last digits of another processor's arithmetic do not count.
+        for values in (scene.x, scene.y, scene.electrons):
+            digest.update(np.round(np.asarray(values, np.float64), 2).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def results_of(arms: Sequence[Arm], args: argparse.Namespace) -> Runs:
     """Scores of all finished runs: by arm and seed."""
+    counts = [(arm, arm.seeds(args.seeds)) for arm in arms]
     found = {
-        arm.key: {seed: scores for seed in range(seeds) if (scores := stored(arm, seed, args)) is not None}
-        for arm, seeds in arms
+        arm.key: {seed: scores for seed in range(n) if (scores := stored(arm, seed, args)) is not None}
+        for arm, n in counts
     }
     if not any(found.values()):
         raise ConfigurationError(f"No training is finished in {cache_of(args)}: run the benchmark without --publish.")
-    missing = sum(seeds for _, seeds in arms) - sum(map(len, found.values()))
+    missing = sum(n for _, n in counts) - sum(map(len, found.values()))
     if missing:
         print(f"{missing} trainings are still missing; what is there is published.")
     return {key: runs for key, runs in found.items() if runs}
@@ -228,147 +299,38 @@ def results_of(arms: Sequence[tuple[Arm, int]], args: argparse.Namespace) -> dic
 def run_arm(arm: Arm, seed: int, stack: Stack, args: argparse.Namespace) -> None:
     """Train and score one arm with one seed; the scores appear in the cache when all is done."""
     from smlm_pb.localization import load_model
-    from smlm_pb.training import train
 
-    experiment = arm.experiment(seed, quick=args.quick)
+    experiment = arm.experiment(seed, steps=args.steps)
     path = _path(arm, seed, args)
     folder = path.with_suffix("")
-    shutil.rmtree(folder, ignore_errors=True)
+    record = _trained(arm, seed, args)
+    if record is None or not (folder / experiment.name).exists():
+        shutil.rmtree(folder, ignore_errors=True)
+        began = time.process_time()
+        result = train(experiment, folder, device="cpu")
+        (folder / "checkpoint.safetensors").unlink()
+        record = {
+            "experiment": experiment.model_dump(mode="json"),
+            "first_scenes": first_scenes(experiment),
+            "scores": {
+                "training_cpu_s": time.process_time() - began,
+                "validation": result.validation.as_dict() if result.validation else None,
+            },
+        }
+    model = load_model(str(folder / experiment.name), "cpu")
     began = time.process_time()
-    result = train(experiment, folder, device="cpu")
-    trained = time.process_time() - began
-    model = load_model(result.model_folder, "cpu")
-    scores = {
-        "training_cpu_s": trained,
-        "validation": result.validation.as_dict() if result.validation else None,
-        "stack": stack.score(model),
-        "simulated": {f"{d:g}": score_simulated(model, d, quick=args.quick) for d in DENSITIES_PER_UM2},
-    }
-    (folder / "checkpoint.safetensors").unlink()
-    record = {"experiment": experiment.model_dump(mode="json"), "frames": args.frames, "scores": _plain(scores)}
-    write_text(path, json.dumps(record, indent=1))
-    at = scores["stack"]["automatic"]
+    record["scored_on"] = scored_on(args)
+    record["scores"] |= {"stack": stack.score(model), "simulated": score_simulated(model, args)}
+    write_text(path, json.dumps(_plain(record), indent=1))
+    at = record["scores"]["stack"]["automatic"]
     print(
         f"{arm.key} seed {seed}: J@25 {at['25']:.3f}, J@50 {at['50']:.3f}, J@100 {at['100']:.3f}; "
-        f"{trained:.0f} s of training, {time.process_time() - began - trained:.0f} s of scoring",
+        f"{record['scores']['training_cpu_s']:.0f} s of training, {time.process_time() - began:.0f} s of scoring",
         flush=True,
     )
 
 
-class Stack:
-    """The stack on which all are scored, with camera and PSF width estimated once for all by the shipped model."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        from smlm_pb import open_movie
-
-        self.movie: Movie = open_movie(args.movie)
-        self.frames = min(self.movie.n_frames, 2 if args.quick else args.frames)
-        table = Localizations.load(args.truth, pixel_size_nm=100.0)
-        info = MovieInfo(self.frames, self.movie.height, self.movie.width, 100.0, args.truth.stem)
-        self.truth = table.select(table["frame"] < self.frames).with_info(info)
-        self.conditions = self._conditions(cache_of(args) / f"conditions-{self.movie.fingerprint()[:12]}.json")
-
-    def _conditions(self, path: Path) -> dict[str, float]:
-        if path.exists():
-            found: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-            return found
-        from smlm_pb.localization import load_model
-
-        run = localize(
-            self.movie, load_model("dense", "cpu"), offset_adu=100.0, pixel_size_nm=100.0, frames=(0, self.frames)
-        )
-        found = {
-            "e_per_adu": run.conditions["camera"]["e_per_adu"],
-            "psf_sigma_px": run.conditions["psf_sigma_px"],
-        }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(found))
-        return found
-
-    def score(self, model: Model) -> dict[str, Any]:
-        """Jaccard indices at the automatic and at the best threshold, and that of chance."""
-        run = localize(
-            self.movie,
-            model,
-            offset_adu=100.0,
-            pixel_size_nm=100.0,
-            frames=(0, self.frames),
-            precision="float32",
-            **self.conditions,
-        )
-        return {**_score(run, self.truth, chance=True), "unpooled": self._unpooled(model)}
-
-    def _unpooled(self, model: Model) -> dict[str, float]:
-        """Jaccard indices at the best threshold of what the network itself says, shares of one molecule apart."""
-        import torch
-
-        from smlm_pb.camera import Camera
-        from smlm_pb.localization.candidates import as_columns, select_candidates
-
-        camera = Camera(offset_adu=100.0, e_per_adu=self.conditions["e_per_adu"])
-        rows = []
-        with torch.inference_mode():
-            for frame in range(self.frames):
-                electrons = camera.to_electrons(self.movie.read(frame, frame + 1)).astype(np.float32)
-                width = torch.full((1,), self.conditions["psf_sigma_px"])
-                said = model.network(torch.from_numpy(electrons[:, None]), width)
-                rows.append(select_candidates(said, first_frame=frame).rows)
-        candidates = Localizations(as_columns(np.concatenate(rows)), self.truth.info)
-        return {f"{t:g}": best_threshold(candidates, self.truth, tolerance_nm=t).best_jaccard for t in TOLERANCES_NM}
-
-
-def score_simulated(model: Model, density_per_um2: float, *, quick: bool = False) -> dict[str, Any]:
-    """Scores on a simulated movie: 1000 e⁻ per molecule, 20 e⁻/px, σ = 1.1 px, placed evenly."""
-    from smlm_pb.simulation import simulate
-    from smlm_pb.simulation.presets import density_sweep
-
-    recipe = density_sweep(
-        density_per_um2,
-        frames=2 if quick else _SIMULATED_FRAMES,
-        seed=round(1000 * density_per_um2),
-        molecules={
-            "density_per_um2": density_per_um2,
-            "photons": 1000.0,
-            "photon_distribution": "constant",
-            "min_photons": 0.0,
-        },
-        background={"photons_per_px": 20.0},
-    )
-    movie, truth = simulate(recipe)
-    run = localize(
-        movie,
-        model,
-        camera=recipe.camera.camera(),
-        pixel_size_nm=100.0,
-        psf_sigma_px=1.1,
-        precision="float32",
-    )
-    return _score(run, truth, chance=False)
-
-
-def _score(run: Run, truth: Localizations, *, chance: bool) -> dict[str, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        found = evaluate(
-            run.molecules.with_info(truth.info), truth, tolerance_nm=TOLERANCES_NM, chance=chance, check=False
-        )
-    at = {f"{t:g}": found.at(t) for t in TOLERANCES_NM}
-    errors = matched_errors(run.molecules, truth, 100.0)
-    return {
-        "automatic": {key: entry.jaccard for key, entry in at.items()},
-        "best": {f"{t:g}": best_threshold(run.candidates, truth, tolerance_nm=t).best_jaccard for t in TOLERANCES_NM},
-        "chance": {key: entry.chance_jaccard for key, entry in at.items()} if chance else None,
-        "precision": at["50"].precision,
-        "recall": at["50"].recall,
-        "rmse_nm": float(np.sqrt(np.mean(errors.error_nm**2))) if errors.error_nm.size else None,
-        "pull": float(np.std(errors.pull)) if errors.pull.size else None,
-        "threshold": run.threshold,
-        "count_ratio": len(run.molecules) / max(1, len(truth)),
-        "calibration_error": reliability(run.candidates, truth, tolerance_nm=100.0).expected_calibration_error,
-    }
-
-
-def values(runs: Mapping[int, Mapping[str, Any]], *keys: str) -> list[float]:
+def values(runs: SeedRuns, *keys: str) -> list[float]:
     """One figure of every seed, ``keys`` leading to it; NaN where there is none."""
     found = []
     for scores in runs.values():
@@ -379,9 +341,7 @@ def values(runs: Mapping[int, Mapping[str, Any]], *keys: str) -> list[float]:
     return found
 
 
-def paired(
-    runs: Mapping[int, Mapping[str, Any]], reference: Mapping[int, Mapping[str, Any]], *keys: str
-) -> list[float]:
+def paired(runs: SeedRuns, reference: SeedRuns, *keys: str) -> list[float]:
     """Differences to the reference, seed by seed, of the seeds that both have."""
     common = [seed for seed in runs if seed in reference]
     ours = values({seed: runs[seed] for seed in common}, *keys)
@@ -389,8 +349,23 @@ def paired(
     return [a - b for a, b in zip(ours, theirs, strict=True)]
 
 
+def noise(results: Runs, reference: str, *keys: str) -> float:
+    """Standard deviation over seeds of a difference to the reference, pooled over all arms; NaN where seeds are few.
+
+    Three seeds say next to nothing of their own spread; twenty arms of three do.
+    """
+    squares, freedom = 0.0, 0
+    for key, runs in results.items():
+        found = paired(runs, results[reference], *keys) if key != reference and reference in results else []
+        if len(found) > 1:
+            squares += float(np.var(found)) * len(found)
+            freedom += len(found) - 1
+    return math.sqrt(squares / freedom) if freedom else math.nan
+
+
 def _path(arm: Arm, seed: int, args: argparse.Namespace) -> Path:
-    return cache_of(args) / f"{arm.key}-seed{seed}.json"
+    length = "" if args.steps in (STEPS, QUICK_STEPS) else f"-{args.steps}steps"
+    return cache_of(args) / f"{arm.key}{length}-seed{seed}.json"
 
 
 def _plain(value: Any) -> Any:

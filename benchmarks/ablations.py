@@ -8,29 +8,15 @@ works; small differences may turn around in a long training.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
-import numpy as np
-from _report import COLOURS, Table, make_parser, mean, new_figure, number, parse, publish, run_as_program, spread
-from _trainings import (
-    BATCH,
-    CROP_PX,
-    LOSS,
-    NETWORK,
-    SCENES,
-    STEPS,
-    Arm,
-    add_study_options,
-    paired,
-    results_of,
-    run_study,
-    values,
-)
+from _report import COLOURS, Table, make_parser, mean, new_figure, number, parse, run_as_program, spread
+from _trainings import SEEDS, Arm, Runs, SeedRuns, add_study_options, noise, paired, run_and_publish, values
 
 from smlm_pb.training.methods import DEFAULT_METHOD
 
-SEEDS, MORE_SEEDS = 3, 5
 BASE = DEFAULT_METHOD
 #: λ in px → J at 25 and at 50 nm of the source's Table 6.4, on all 361 frames.
 PUBLISHED_LAMBDA = {
@@ -45,16 +31,21 @@ PUBLISHED_LAMBDA = {
     2.0: (0.208, 0.410),
 }
 LAMBDAS_PX = (0.1, 0.2, 0.4, 0.6, 1.0, 2.0)
-WHAT = ("J at 50 nm", "J at 25 nm")
+#: What differences to the default are shown of: where, and by which keys of the scores.
+DIFFERENCES = {
+    "stack": ("stack", "automatic", "50"),
+    "5/µm²": ("simulated", "5", "automatic", "50"),
+    "0.5/µm²": ("simulated", "0.5", "automatic", "50"),
+}
 
 
 def _constant(value: float) -> dict[str, float]:
     return {"start": value, "end": value}
 
 
-def arms(seeds: int) -> list[tuple[Arm, int]]:
-    """All arms with their number of seeds, the most telling ones first."""
-    study = [
+def arms() -> list[Arm]:
+    """All arms, the most telling ones first."""
+    return [
         Arm(BASE, "the default of this study", {"method": BASE}, "default"),
         Arm("no-count", "no counting at all", {"method": "no-count"}, "counting"),
         Arm("count-0.1", "count weight 0.1", {"loss": {"count_weight": _ramp(0.1)}}, "counting"),
@@ -65,6 +56,8 @@ def arms(seeds: int) -> list[tuple[Arm, int]]:
         Arm("n-1", "1 candidate per pixel", {"network": {"n_candidates": 1}}, "candidates"),
         Arm("n-3", "3 candidates per pixel", {"network": {"n_candidates": 3}}, "candidates"),
         Arm("reach-1.0", "reach 1.0 px", {"network": {"reach_px": 1.0}}, "candidates"),
+        Arm("reach-0.8", "reach 0.8 px", {"network": {"reach_px": 0.8}}, "candidates"),
+        Arm("reach-1.4", "reach 1.4 px", {"network": {"reach_px": 1.4}}, "candidates"),
         Arm("paper-net", "published 4-layer network", {"network": {"backbone": "paper"}}, "network"),
         Arm("lambda-constant", "λ 0.3 px from the start", {"loss": {"bandwidth_px": _constant(0.3)}}, "kernel"),
         Arm("unnormalised", "not normalised", {"method": "unnormalised"}, "kernel"),
@@ -83,8 +76,6 @@ def arms(seeds: int) -> list[tuple[Arm, int]]:
             "description",
         ),
     ]
-    more = {BASE, "no-count"}
-    return [(arm, max(seeds, MORE_SEEDS) if arm.key in more and seeds >= SEEDS else seeds) for arm in study]
 
 
 def _ramp(end: float) -> dict[str, float]:
@@ -103,54 +94,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser(__doc__ or "", model=False, seeds=SEEDS)
     add_study_options(parser)
     args = parse(parser, argv)
-    study = arms(args.seeds)
-    if not run_study(study, args):
-        return 0
-    results = results_of(study, args)
-    titles = {arm.key: (arm.group, arm.title) for arm, _ in study}
-    publish(
+    study = {arm.key: arm for arm in arms()}
+    return run_and_publish(
         "ablations",
+        list(study.values()),
         args,
-        tables=_tables(results, titles),
-        results={"runs": results, "published_lambda": PUBLISHED_LAMBDA},
-        settings={
-            "seeds": min(map(len, results.values())),
-            "steps": STEPS,
-            "batch_size": BATCH,
-            "crop_px": CROP_PX,
-            "scenes": SCENES,
-            "loss": LOSS,
-            "network": NETWORK,
-            "stack_frames": args.frames,
-            "movie": args.movie.name,
-            "arms": {arm.key: dict(arm.changes) for arm, _ in study},
-        },
-        figure=_figure(results, titles),
+        tables=partial(_tables, study=study),
+        figure=partial(_figure, study=study),
+        published_lambda=PUBLISHED_LAMBDA,
     )
-    return 0
 
 
-def _tables(results: Mapping[str, Mapping[int, dict[str, Any]]], titles: Mapping[str, tuple[str, str]]) -> list[Table]:
-    reference = results.get(BASE, {})
-    rows = []
-    for key, runs in sorted(results.items(), key=lambda item: (item[0] != BASE, titles[item[0]][0])):
-        group, title = titles[key]
-        rows.append(
-            [
-                title,
-                group,
-                str(len(runs)),
-                spread(values(runs, "stack", "automatic", "25")),
-                spread(values(runs, "stack", "automatic", "50")),
-                "" if key == BASE else spread(paired(runs, reference, "stack", "automatic", "50")),
-                "" if key == BASE else spread(paired(runs, reference, "simulated", "5", "automatic", "50")),
-                "" if key == BASE else spread(paired(runs, reference, "simulated", "0.5", "automatic", "50")),
-                number(mean(values(runs, "simulated", "0.5", "rmse_nm")), 1),
-                number(mean(values(runs, "stack", "unpooled", "50"))),
-                number(mean(values(runs, "stack", "count_ratio")), 2),
-                number(mean(values(runs, "training_cpu_s")), 0),
-            ]
+def _tables(results: Runs, study: dict[str, Arm]) -> list[Table]:
+    rows = [
+        _row(study[key], runs, results.get(BASE, {}))
+        for key, runs in sorted(results.items(), key=lambda item: (item[0] != BASE, study[item[0]].group))
+    ]
+    columns = (
+        "changed",
+        "what",
+        "seeds",
+        "J at 25 nm",
+        "J at 50 nm",
+        *(f"{where}, minus default" for where in DIFFERENCES),
+        "RMSE at 0.5/µm² (nm)",
+        "J at 50 nm, not pooled",
+        "chance J at 50 nm",
+        "found/true",
+        "training (s)",
+    )
+    limits = [f"{where} {number(_limit(results, *keys))}" for where, keys in DIFFERENCES.items()]
+    tables = [
+        Table(
+            "Microtubule stack and simulated movies (J at 50 nm, automatic threshold); ± over seeds. Noise: "
+            f"differences of three seeds below {', '.join(limits)} (2 standard errors, pooled over all arms)",
+            columns,
+            rows,
         )
+    ]
     sweep = [
         [
             f"{value:g}",
@@ -161,52 +142,59 @@ def _tables(results: Mapping[str, Mapping[int, dict[str, Any]]], titles: Mapping
         for value, key in _lambda_keys()
         if key in results
     ]
-    columns = (
-        "changed",
-        "what",
-        "seeds",
-        "J at 25 nm",
-        "J at 50 nm",
-        "stack, minus default",
-        "5/µm², minus default",
-        "0.5/µm², minus default",
-        "RMSE at 0.5/µm² (nm)",
-        "J at 50 nm, not pooled",
-        "found/true",
-        "training (s)",
-    )
+    columns = ("λ at the end (px)", "J at 25 nm", "J at 50 nm", "published J 25", "published J 50")
+    title = "Kernel width, normalised, against the source's sweep (not normalised, other data)"
+    return [*tables, *([Table(title, columns, sweep)] if len(sweep) > 1 else [])]
+
+
+def _row(arm: Arm, runs: SeedRuns, reference: SeedRuns) -> list[str]:
     return [
-        Table("Microtubule stack and simulated movies (J at 50 nm, automatic threshold); ± over seeds", columns, rows),
-        Table(
-            "Kernel width, normalised, against the source's sweep (not normalised, other data)",
-            ("λ at the end (px)", "J at 25 nm", "J at 50 nm", "published J 25", "published J 50"),
-            sweep,
-        ),
+        arm.title,
+        arm.group,
+        str(len(runs)),
+        spread(values(runs, "stack", "automatic", "25")),
+        spread(values(runs, "stack", "automatic", "50")),
+        *("" if arm.key == BASE else spread(paired(runs, reference, *keys)) for keys in DIFFERENCES.values()),
+        number(mean(values(runs, "simulated", "0.5", "rmse_nm")), 1),
+        number(mean(values(runs, "stack", "unpooled", "50"))),
+        number(mean(values(runs, "stack", "chance", "50"))),
+        number(mean(values(runs, "stack", "count_ratio")), 2),
+        number(mean(values(runs, "training_cpu_s")), 0),
     ]
+
+
+def _limit(results: Runs, *keys: str, seeds: int = SEEDS) -> float:
+    """Two standard errors of a difference."""
+    return 2 * noise(results, BASE, *keys) / math.sqrt(seeds)
 
 
 def _lambda_keys() -> list[tuple[float, str]]:
     return sorted([*((value, f"lambda-{value:g}") for value in LAMBDAS_PX), (0.3, BASE)])
 
 
-def _figure(results: Mapping[str, Mapping[int, dict[str, Any]]], titles: Mapping[str, tuple[str, str]]) -> Any:
-    figure, axes = new_figure(2, height=0.6 + 0.2 * len(results), width=5.4)
-    reference = results.get(BASE, {})
-    order = sorted((key for key in results if key != BASE), key=lambda key: titles[key][0], reverse=True)
+def _figure(results: Runs, study: dict[str, Arm]) -> Any:
+    has_sweep = sum(key in results for _, key in _lambda_keys()) > 1
+    figure, axes = new_figure(1 + has_sweep, height=1.0 + 0.2 * len(results), width=5.4)
+    order = sorted((key for key in results if key != BASE), key=lambda key: study[key].group, reverse=True)
     ax = axes[0, 0]
-    for k, key in enumerate(order):
-        for keys, colour, shift in (
-            (("stack", "automatic", "50"), "ours", 0.15),
-            (("simulated", "0.5", "automatic", "50"), "other", -0.15),
-        ):
-            found = paired(results[key], reference, *keys)
-            error = np.std(found, ddof=1) / math.sqrt(len(found)) if len(found) > 1 else 0.0
-            ax.errorbar(mean(found), k + shift, xerr=2 * error, fmt="o", ms=3.5, lw=1, color=COLOURS[colour])
+    for where, colour, shift in (("stack", "ours", 0.15), ("0.5/µm²", "other", -0.15)):
+        for k, key in enumerate(order):
+            found = paired(results[key], results.get(BASE, {}), *DIFFERENCES[where])
+            error = _limit(results, *DIFFERENCES[where], seeds=max(1, len(found)))
+            ax.errorbar(mean(found), k + shift, xerr=error, fmt="o", ms=3.5, lw=1, color=COLOURS[colour])
     ax.axvline(0, color=COLOURS["reference"], lw=0.8)
-    ax.set_yticks(range(len(order)), [titles[key][1] for key in order])
-    ax.set(xlabel="J at 50 nm minus default (bars: 2 standard errors)", title="Stack (blue), 0.5 per µm² (orange)")
+    ax.set_yticks(range(len(order)), [study[key].title for key in order])
+    ax.set(
+        xlabel="J at 50 nm minus default (bars: 2 standard errors)",
+        title="Stack (blue), simulated 0.5 per µm² (orange)",
+    )
     ax.grid(axis="y", color="0.92", lw=0.6)
-    ax = axes[0, 1]
+    if has_sweep:
+        _draw_sweep(axes[0, 1], results)
+    return figure
+
+
+def _draw_sweep(ax: Any, results: Runs) -> None:
     for tolerance, colour, index in (("50", "ours", 1), ("25", "ours, second", 0)):
         points = [
             (value, values(results[key], "stack", "automatic", tolerance))
@@ -229,7 +217,6 @@ def _figure(results: Mapping[str, Mapping[int, dict[str, Any]]], titles: Mapping
     ax.set_xticks([0.1, 0.2, 0.3, 0.6, 1.0, 2.0], ["0.1", "0.2", "0.3", "0.6", "1", "2"])
     ax.minorticks_off()
     ax.legend(frameon=False, loc="lower left")
-    return figure
 
 
 if __name__ == "__main__":

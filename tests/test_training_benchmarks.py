@@ -40,8 +40,7 @@ def stack(tmp_path_factory):
 def run(script, name, stack, out, *options):
     # What the camera is like is not estimated here from three frames.
     conditions = {"e_per_adu": 0.5, "psf_sigma_px": 1.1}
-    trainings = script("_trainings")
-    trainings.Stack._conditions = lambda self, path: conditions
+    script("_study_scores").Stack._conditions = lambda self, path: conditions
     paths = ("--movie", stack / "movie.tif", "--truth", stack / "truth.csv", "--cache", out / "cache", "--out", out)
     return script(name).main(["--quick", "--threads", "1", *map(str, (*paths, *options))])
 
@@ -77,7 +76,7 @@ def test_ablations_run(script, stack, tmp_path):
 
 def test_every_arm_differs_in_what_it_says(script):
     ablations = script("ablations")
-    study = {arm.key: arm for arm, _ in ablations.arms(3)}
+    study = {arm.key: arm for arm in ablations.arms()}
     base = study[ablations.BASE].experiment(0).model_dump()
     for key, arm in study.items():
         changed = {name for name, value in arm.experiment(0).model_dump().items() if value != base[name]}
@@ -86,18 +85,27 @@ def test_every_arm_differs_in_what_it_says(script):
     assert study["lambda-0.4"].experiment(1).loss.bandwidth_px.end == 0.4
     assert study["lambda-2"].experiment(1).loss.bandwidth_px.start == 2.0
     assert study["count-3"].experiment(1).loss.count_weight.end == 3.0
+    assert study["n-3"].experiment(1, steps=900).steps == 900
 
 
 def test_methods_keep_their_own_defaults(script):
-    baselines = script("baselines")
-    study = {arm.key: (arm, seeds) for arm, seeds in baselines.arms(3)}
+    study = {arm.key: arm for arm in script("baselines").arms()}
     assert list(study) == list(METHODS)
-    assert study[DEFAULT_METHOD][1] == 5
-    assert study["upsampling"][1] == 3
-    paper, ours = (study[name][0].experiment(2) for name in ("paper", DEFAULT_METHOD))
+    assert study[DEFAULT_METHOD].seeds(3) == 5
+    assert study[DEFAULT_METHOD].seeds(2) == 2
+    assert study["upsampling"].seeds(3) == 3
+    paper, ours = (study[name].experiment(2) for name in ("paper", DEFAULT_METHOD))
     assert (paper.loss.bandwidth_px.end, paper.loss.tile_weight) == (0.2, 0.0)
     assert (ours.loss.bandwidth_px.end, ours.loss.tile_weight) == (0.3, 0.5)
     assert (paper.seed, paper.steps, paper.scenes) == (ours.seed, ours.steps, ours.scenes)
+
+
+def test_all_arms_of_a_seed_see_the_same_scenes(script):
+    trainings = script("_trainings")
+    study = [*script("baselines").arms(), *script("ablations").arms()]
+    begins = [{trainings.first_scenes(arm.experiment(seed)) for arm in study} for seed in (0, 1)]
+    assert len(begins[0]) == len(begins[1]) == 1
+    assert begins[0] != begins[1]
 
 
 def test_differences_are_taken_seed_by_seed(script):
@@ -108,14 +116,45 @@ def test_differences_are_taken_seed_by_seed(script):
     assert math.isnan(trainings.values(runs, "a", "b")[2])
 
 
-def test_other_settings_are_trained_anew(script, tmp_path):
+def test_noise_is_pooled_over_arms(script):
     trainings = script("_trainings")
-    args = argparse.Namespace(cache=tmp_path, quick=True, frames=5)
+
+    def runs(*scores):
+        return {seed: {"j": score} for seed, score in enumerate(scores)}
+
+    results = {"base": runs(0.5, 0.6, 0.7), "a": runs(0.5, 0.6, 0.8), "b": runs(0.7, 0.8), "c": runs(0.9)}
+    # Differences 0, 0, .1 and .2, .2: a sum of squares of .02/3, two degrees of freedom and one.
+    assert trainings.noise(results, "base", "j") == pytest.approx(math.sqrt(0.02 / 3 / 3))
+    assert math.isnan(trainings.noise({"base": results["base"], "c": results["c"]}, "base", "j"))
+
+
+def test_other_settings_are_trained_anew(script, tmp_path, monkeypatch):
+    trainings = script("_trainings")
+    args = argparse.Namespace(cache=tmp_path, quick=True, frames=5, steps=trainings.QUICK_STEPS)
     arm = trainings.Arm("x", "x")
-    record = {"experiment": arm.experiment(0, quick=True).model_dump(mode="json"), "frames": 5, "scores": {"s": 1}}
+    experiment = arm.experiment(0, steps=args.steps)
+    record = {
+        "experiment": experiment.model_dump(mode="json"),
+        "first_scenes": trainings.first_scenes(experiment),
+        "scored_on": trainings.scored_on(args),
+        "scores": {"s": 1},
+    }
     (tmp_path / "x-seed0.json").write_text(json.dumps(record))
     assert trainings.stored(arm, 0, args) == {"s": 1}
     assert trainings.stored(arm, 1, args) is None
     assert trainings.stored(trainings.Arm("x", "x", {"loss": {"tile_weight": 0.0}}), 0, args) is None
+    monkeypatch.setattr(trainings, "first_scenes", lambda experiment: "others")
+    assert trainings.stored(arm, 0, args) is None
+    monkeypatch.undo()
     args.frames = 6
     assert trainings.stored(arm, 0, args) is None
+
+
+def test_other_scores_need_no_other_training(script, stack, tmp_path, capsys):
+    options = ("--only", "no-count")
+    assert run(script, "baselines", stack, tmp_path, *options) == 0
+    weights = tmp_path / "cache" / "no-count-seed0" / "arm" / "weights.safetensors"
+    trained = weights.stat().st_mtime_ns
+    assert run(script, "baselines", stack, tmp_path, *options, "--frames", "3") == 0
+    assert capsys.readouterr().out.count("s of scoring") == 2
+    assert weights.stat().st_mtime_ns == trained
