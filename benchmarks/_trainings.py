@@ -263,7 +263,7 @@ def _trained(arm: Arm, seed: int, args: argparse.Namespace) -> dict[str, Any] | 
     wanted = arm.experiment(seed, steps=args.steps)
     with contextlib.suppress(ConfigurationError):  # of another version
         same = Experiment.from_dict(record["experiment"]) == wanted
-        return record if same and record["first_scenes"] == first_scenes(wanted) else None
+        return record if same and record.get("first_scenes") == first_scenes(wanted) else None
     return None
 
 
