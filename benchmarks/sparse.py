@@ -54,6 +54,7 @@ def _measure(density: float, photons: float, frames: int, model: Any) -> dict[st
     from smlm_pb.localization.candidate_finder import CandidateFinder
     from smlm_pb.localization.pipeline import plan_work
     from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.localization.sample_look import look_at
     from smlm_pb.localization.significance import measure_least_significance
     from smlm_pb.localization.threshold import ProbabilityHistogram
     from smlm_pb.simulation import simulate
@@ -71,7 +72,8 @@ def _measure(density: float, photons: float, frames: int, model: Any) -> dict[st
     electrons = camera.to_electrons(movie)
     plan = plan_work(FRAME_PX, FRAME_PX, model.device)
     precision = choose_precision(model)
-    least = measure_least_significance(electrons[:4], model, camera=camera, psf_sigma_px=PSF_SIGMA_PX)
+    sample, what = electrons[:4], {"camera": camera, "psf_sigma_px": PSF_SIGMA_PX}
+    least = measure_least_significance(look_at(sample, model, **what), sample, **what)
     found, seconds = [], []
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smlm_pb.localization.neighbours import pairs_within, tree_of
+from smlm_pb.localization.neighbours import count_within, pairs_within, tree_of
 
 scattered = st.lists(st.tuples(st.integers(0, 3), st.floats(-0.5, 9.5), st.floats(-0.5, 6.5)), max_size=40)
 
@@ -33,3 +33,15 @@ def test_as_a_search_tree_finds_them(reach):
     true = tree_of(rows).query_pairs(reach, output_type="ndarray")
     assert len(true) > 100
     assert set(map(tuple, found.tolist())) == set(map(tuple, true.tolist()))
+
+
+@given(scattered, scattered, st.floats(0.2, 12))
+def test_how_many_others_are_near(places, others, reach):
+    ours, theirs = (
+        dict(zip(("frame", "x", "y"), map(np.array, zip(*one, strict=True)), strict=True))
+        if one
+        else {name: np.empty(0) for name in ("frame", "x", "y")}
+        for one in (places, others)
+    )
+    near = [sum(f == frame and (x - a) ** 2 + (y - b) ** 2 <= reach**2 for f, a, b in others) for frame, x, y in places]
+    assert count_within(ours, theirs, reach).tolist() == near

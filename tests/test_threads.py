@@ -33,9 +33,9 @@ def takes(monkeypatch, seconds):
     """Let a pass take so long, by the number of threads."""
     calls = []
 
-    def measure(*_):
-        calls.append(torch.get_num_threads())
-        return seconds[torch.get_num_threads()]
+    def measure(model, pool, count):
+        calls.append(count)
+        return seconds[count]
 
     monkeypatch.setattr(threads, "_time", measure)
     torch.set_num_threads(8)
@@ -46,7 +46,8 @@ def takes(monkeypatch, seconds):
     ("seconds", "best"),
     [
         ({1: 1.0, 2: 0.5, 4: 0.25, 8: 0.13}, 8),
-        ({1: 1.0, 2: 0.6, 4: 0.58, 8: 0.5}, 2),  # not worth it
+        ({1: 1.0, 2: 0.6, 4: 0.58, 8: 0.59}, 2),  # not worth it
+        ({1: 1.0, 2: 1.0, 4: 0.5, 8: 0.5}, 4),  # somebody was in the way for a moment
         ({1: 1.0, 2: 2.7, 4: 3.0, 8: 3.0}, 1),  # a busy machine
     ],
 )
@@ -78,6 +79,23 @@ def test_what_is_said_is_not_measured(model, monkeypatch):
     assert calls == []
     with pytest.raises(ConfigurationError, match="1 or more"):
         threads.use_threads(0)
+
+
+def test_as_many_passes_at_a_time_as_threads(model, monkeypatch):
+    """A pass takes .05 s, however many others go on beside it: more threads take less time for each."""
+    running, most = [], []
+
+    def one_pass(_):
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.pop()
+
+    monkeypatch.setattr(threads, "_pass", one_pass)
+    monkeypatch.setattr(threads, "_BUDGET_S", 60.0)
+    torch.set_num_threads(4)
+    assert threads.fit_threads(model) == 4
+    assert max(most) == 4
 
 
 def test_the_measurement_is_short(model):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from smlm_pb.camera import Camera
 from smlm_pb.localization.job import Job
@@ -21,9 +21,12 @@ from smlm_pb.localization.settings import (
 from smlm_pb.movies import check_movie
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from smlm_pb.localization.model import Model
     from smlm_pb.localization.model_card import ModelCard
     from smlm_pb.movies import Movie
+    from smlm_pb.population import Population
 
 #: A PSF width this far outside a model's range is within the error of an estimate, relative.
 _PSF_TOLERANCE = 0.03
@@ -73,6 +76,7 @@ def look_closer(job: Job) -> Job:
     """
     from smlm_pb.localization.movie_population import is_told, measure_population
     from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.localization.sample_look import look_at
     from smlm_pb.localization.significance import measure_least_significance, sample_electrons
 
     model, settings = job.model, job.settings
@@ -81,13 +85,17 @@ def look_closer(job: Job) -> Job:
     if by_threshold and not is_told(model):
         return replace(job, conditions=conditions)
     electrons = sample_electrons(job.movie, conditions.camera, conditions.frames)
-    camera, width = conditions.camera, job.network_psf_sigma_px
-    population = measure_population(electrons, model, camera=camera, psf_sigma_px=width)
-    conditions = replace(conditions, population=population)
-    if not by_threshold:
-        least = measure_least_significance(electrons, model, camera=camera, psf_sigma_px=width, population=population)
-        conditions = replace(conditions, least_significance=round(least, 2))
-    return replace(job, conditions=conditions)
+    what: dict[str, Any] = {"camera": conditions.camera, "psf_sigma_px": job.network_psf_sigma_px}
+
+    def look(population: Population | None) -> npt.NDArray[Any]:
+        return look_at(electrons, model, population=population, precision=conditions.precision, **what)
+
+    if is_told(model):
+        population, rows = measure_population(look, electrons.shape, **what)
+    else:
+        population, rows = None, look(None)
+    least = 0.0 if by_threshold else round(measure_least_significance(rows, electrons, **what), 2)
+    return replace(job, conditions=replace(conditions, population=population, least_significance=least))
 
 
 def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:

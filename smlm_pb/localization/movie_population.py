@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import places, tree_of
+from smlm_pb.localization.neighbours import pairs_within, squared_distance
 from smlm_pb.population import Population
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from smlm_pb.camera import Camera
     from smlm_pb.localization.model import Model
 
@@ -28,20 +30,23 @@ _ALONE_WIDTHS = 4.0
 _ENOUGH, _LEAST_CROWDED_SHARE = 100, 0.25
 _PERCENTILES = (16, 50, 84)
 _LEAST_RATIO = 1.02
-_LOOKS = 2
 
 
 def measure_population(
-    electrons: npt.NDArray[np.float32], model: Model, *, camera: Camera, psf_sigma_px: float
-) -> Population | None:
+    look: Callable[[Population | None], npt.NDArray[Any]],
+    shape: tuple[int, ...],
+    *,
+    camera: Camera,
+    psf_sigma_px: float,
+) -> tuple[Population | None, npt.NDArray[Any]]:
     """Measure brightness and number of the molecules in a sample of frames.
 
     Parameters
     ----------
-    electrons : array (frame, y, x), float32
-        Sampled frames in electrons whose noise has variance = mean.
-    model : Model
-        The network on its device.
+    look : callable
+        What the network lists in the sample, by what it is told of the population.
+    shape : (int, int, int)
+        Frames, height and width of the sample.
     camera : Camera
         Where the electrons come from.
     psf_sigma_px : float
@@ -50,25 +55,16 @@ def measure_population(
     Returns
     -------
     Population or None
-        None where too few molecules are in the sample, or where the network has no use for it.
+        None where too few molecules are in the sample.
+    structured array (n,)
+        What the network has listed in its last look.
     """
-    from smlm_pb.localization.candidate_finder import CandidateFinder
-    from smlm_pb.localization.pipeline import plan_work
-
-    if not is_told(model):
-        return None
-    plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
-    population = None
-    for _ in range(_LOOKS):
-        finder = CandidateFinder(
-            model, psf_sigma_px=psf_sigma_px, floor=0.05, plan=plan, camera=camera, population=population
-        )
-        population = population_of(
-            finder(electrons, consecutive=False).rows, electrons.shape, camera=camera, psf_sigma_px=psf_sigma_px
-        )
-        if population is None:
-            return None
-    return population
+    rows = look(None)
+    first = population_of(rows, shape, camera=camera, psf_sigma_px=psf_sigma_px)
+    if first is None:
+        return None, rows
+    rows = look(first)
+    return population_of(rows, shape, camera=camera, psf_sigma_px=psf_sigma_px), rows
 
 
 def is_told(model: Model) -> bool:
@@ -118,8 +114,12 @@ def population_of(
 
 def _least_crowded(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.intp]:
     """Indices of molecules that stand alone, or of those that come closest to it."""
-    distance = tree_of(found).query(places(found), k=2)[0][:, 1]
-    alone = np.flatnonzero(distance > _ALONE_WIDTHS * psf_sigma_px)
+    distance = np.full(len(found), np.inf)
+    first, second = pairs_within(found, _ALONE_WIDTHS * psf_sigma_px)
+    apart = squared_distance(found["x"].astype(np.float64), found["y"].astype(np.float64), first, second)
+    for one in (first, second):
+        np.minimum.at(distance, one, apart)
+    alone = np.flatnonzero(np.isinf(distance))
     if len(alone) >= _ENOUGH:
         return alone
     at_least = max(len(alone), min(len(found), max(_ENOUGH, int(_LEAST_CROWDED_SHARE * len(found)))))

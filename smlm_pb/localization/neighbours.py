@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Frames are this far apart as a third coordinate: beyond any reach within a frame, px.
 _FRAME_STEP = 1e4
+#: Three cells beside each other in a sorted list of cells: where they begin and end.
+_BESIDE: tuple[tuple[int, Literal["left", "right"]], ...] = ((-1, "left"), (1, "right"))
 #: Cells for every row up to which it is quicker to count all of them than to search for some.
 _CELLS_PER_ROW = 30
 
@@ -94,6 +96,39 @@ def _expand(
     total = int(until[-1])
     number = np.cumsum(np.bincount(until[:-1], minlength=total)[:total])
     return number, np.arange(total) + (ends - until).take(number)
+
+
+def count_within(rows: Any, others: Any, reach_px: float) -> npt.NDArray[np.int64]:
+    """How many others each row has within reach in its frame.
+
+    Parameters
+    ----------
+    rows, others : structured array (n,), (m,), table, or mapping of columns
+        Molecules or candidates with ``frame``, ``x``, ``y``, in any order; a row that is among the others has itself.
+    reach_px : float
+        Largest distance, px.
+
+    Returns
+    -------
+    array (n,) of int
+    """
+    both = [[np.asarray(one[name], np.float64) for one in (rows, others)] for name in ("x", "y", "frame")]
+    n = len(both[0][0])
+    if n == 0 or len(both[0][1]) == 0:
+        return np.zeros(n, np.int64)
+    x, y, frame = (np.concatenate(pair) for pair in both)
+    column, line = _cell(x, reach_px), _cell(y, reach_px)
+    stride, lines = int(column.max()) + 3, int(line.max()) + 2
+    cell = ((frame - frame.min()).astype(np.int64) * lines + line) * stride + column + 1
+    order = np.argsort(cell[n:], kind="stable")
+    around = np.concatenate([cell[:n] + step * stride for step in (-1, 0, 1)])
+    starts, ends = (np.searchsorted(cell[n:], around + step, side, sorter=order) for step, side in _BESIDE)
+    if (ends == starts).all():
+        return np.zeros(n, np.int64)
+    one, other = _expand(starts, ends)
+    one %= n
+    near = squared_distance(x, y, one, n + order.take(other)) <= reach_px**2
+    return np.bincount(one[near], minlength=n)
 
 
 def squared_distance(

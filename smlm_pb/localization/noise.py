@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import comb
 
 import numpy as np
+import numpy.typing as npt
 
 from smlm_pb.localization.frame_sample import FloatArray, FrameSample
 
@@ -108,15 +109,22 @@ def choose_orders(psf_sigma_px: float | None, shortest_px: int) -> tuple[int, in
     return high, low + (high - low) % 2
 
 
-def _corner_power(deviations: FloatArray, order: int) -> FloatArray:
-    """Square of the differences of an order along both axes, with unit noise gain."""
+def _differences(values: FloatArray, order: int) -> FloatArray:
+    """Differences of an order along both axes; those of a higher order go on from there."""
     for _ in range(order):
-        deviations = np.diff(np.diff(deviations, axis=-1), axis=-2)
-    return (deviations / comb(2 * order, order)) ** 2
+        values = np.diff(np.diff(values, axis=-1), axis=-2)
+    return values
+
+
+def _power(differences: FloatArray, order: int, margin: int = 0) -> FloatArray:
+    """Square of differences, with unit noise gain, averaged over tiles; without a margin on every side."""
+    height, width = differences.shape[-2:]
+    inner = differences[..., margin : height - margin, margin : width - margin]
+    return _tile((inner / comb(2 * order, order)) ** 2)
 
 
 def _corner_mean(means: FloatArray, order: int) -> FloatArray:
-    """Average the pixel means as `_corner_power` averages their variances."""
+    """Average the pixel means as `_power` averages their variances."""
     weights = np.array([comb(order, k) ** 2 for k in range(order + 1)], dtype=float) / comb(2 * order, order)
     rows = means.shape[-2] - order
     means = sum(weight * means[..., k : k + rows, :] for k, weight in enumerate(weights))
@@ -124,17 +132,23 @@ def _corner_mean(means: FloatArray, order: int) -> FloatArray:
     return sum(weight * means[..., k : k + columns] for k, weight in enumerate(weights))
 
 
-def _flatness(deviations: FloatArray, clipped: FloatArray, high: int) -> tuple[float, float]:
-    """Compare the noise power at order ``high`` with that at a higher order, over the same pixels."""
-    top = min(_TOP_ORDER, min(deviations.shape[2:]) - _TILE_PX) // 2 * 2 + high % 2
+def _unclipped(clipped: npt.NDArray[np.bool_], order: int, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    """Tiles (of that shape) on whose differences no clipped pixel has any influence."""
+    if not clipped.any():
+        return np.ones(shape, bool)
+    return np.asarray(_tile(_corner_mean(clipped.astype(float), order)) == 0)
+
+
+def _flatness(at_high: FloatArray, clipped: npt.NDArray[np.bool_], high: int) -> tuple[float, float]:
+    """Compare the noise power of differences of order ``high`` with that at a higher one, over the same pixels."""
+    top = min(_TOP_ORDER, min(clipped.shape[2:]) - _TILE_PX) // 2 * 2 + high % 2
     if top < high + 4:
         return float("nan"), float("nan")
-    crop = (top - high) // 2
-    inner = deviations[..., crop : deviations.shape[2] - crop, crop : deviations.shape[3] - crop]
-    usable = _tile(_corner_mean(clipped, top)) == 0
+    narrow = _power(_differences(at_high, top - high), top)
+    usable = _unclipped(clipped, top, narrow.shape)
     if usable.sum() < 2 * _GROUPS:
         return float("nan"), float("nan")
-    wide, narrow = _tile(_corner_power(inner, high))[usable], _tile(_corner_power(deviations, top))[usable]
+    wide, narrow = _power(at_high, high, (top - high) // 2)[usable], narrow[usable]
     ratio = float(wide.mean() / max(narrow.mean(), 1e-300))
     error = float(np.std(wide - ratio * narrow) / np.sqrt(wide.size) / max(narrow.mean(), 1e-300))
     return ratio, error
@@ -177,12 +191,12 @@ def measure_noise(
         return None
     high, low = orders
     deviations, means = sample.deviations(), sample.variance_means()
-    crop = (high - low) // 2
-    inner = deviations[..., crop : deviations.shape[2] - crop, crop : deviations.shape[3] - crop]
     mean = _tile(_corner_mean(means, high))
-    power_high, power_low = _tile(_corner_power(deviations, high)), _tile(_corner_power(inner, low))
-    clipped = (sample.patches >= sample.saturation).astype(float)
-    usable = _tile(_corner_mean(clipped, high)) == 0
+    at_low = _differences(deviations, low)
+    at_high = _differences(at_low, high - low)
+    power_high, power_low = _power(at_high, high), _power(at_low, low, (high - low) // 2)
+    clipped = sample.patches >= sample.saturation
+    usable = _unclipped(clipped, high, mean.shape)
     if usable.sum() < 2 * _GROUPS or not power_high[usable].any():
         return None
     sigma = 0.8 if psf_sigma_px is None else psf_sigma_px
@@ -194,7 +208,7 @@ def measure_noise(
     solver = _Solver(ratio, _mean_noise(sample, high) * read_variance_e2 / excess**2)
     line, leak = solver.solve(sums.sum(axis=0))
     total = sums.sum(axis=0)
-    flatness, flatness_error = _flatness(deviations, clipped, high)
+    flatness, flatness_error = _flatness(at_high, clipped, high)
     groups = _tile_groups(mean, power_high, power_low, full)
     if len(groups) < 4 and sample.n_frames < 2 * sample.static_frames:
         return None

@@ -60,15 +60,15 @@ class WidthStatistics:
     frame_weights: FloatArray
 
 
-def gaussian_autocorrelation(lag: npt.ArrayLike, sigma_px: float) -> FloatArray:
+def gaussian_autocorrelation(lag: npt.ArrayLike, sigma_px: npt.ArrayLike) -> FloatArray:
     """Autocorrelation of a Gaussian integrated over pixels, along one axis, averaged over sub-pixel positions.
 
     Parameters
     ----------
     lag : array
         Distance of the two pixels, px.
-    sigma_px : float
-        Standard deviation of the Gaussian, px.
+    sigma_px : float or array
+        Standard deviation of the Gaussian, px; an array is broadcast against the lags.
 
     Returns
     -------
@@ -78,7 +78,7 @@ def gaussian_autocorrelation(lag: npt.ArrayLike, sigma_px: float) -> FloatArray:
     """
     from scipy.special import ndtr
 
-    width = np.sqrt(2.0) * sigma_px
+    width = np.sqrt(2.0) * np.asarray(sigma_px, dtype=np.float64)
 
     def second_integral(x: FloatArray) -> FloatArray:
         scaled = x / width
@@ -212,7 +212,7 @@ def _fast_length(length: int) -> int:
 @cache
 def _curves(max_lag: int) -> FloatArray:
     """Autocorrelation for every width of the grid (width, lag)."""
-    return np.array([gaussian_autocorrelation(np.arange(max_lag + 1), sigma) for sigma in _GRID])
+    return gaussian_autocorrelation(np.arange(max_lag + 1), _GRID[:, None])
 
 
 class _Fitter:
@@ -262,14 +262,10 @@ class _Fitter:
         """Find ln(σ_y / σ_x) at a given geometric mean of the two."""
         values = covariance[self._keep]
         trials = np.linspace(-0.6, 0.6, 61)
-        models = np.array(
-            [
-                gaussian_autocorrelation(self._lag_y, sigma_px * np.exp(trial / 2))
-                * gaussian_autocorrelation(self._lag_x, sigma_px * np.exp(-trial / 2))
-                for trial in trials
-            ]
+        along_y, along_x = (
+            gaussian_autocorrelation(self._axis, sigma_px * np.exp(sign * trials[:, None] / 2)) for sign in (1, -1)
         )
-        _, _, misfit = self._solve(models, values)
+        _, _, misfit = self._solve(along_y[:, self._lag_y] * along_x[:, self._lag_x], values)
         return float(trials[int(misfit.argmin())])
 
 

@@ -24,15 +24,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import places, tree_of
+from smlm_pb.localization.neighbours import count_within
 from smlm_pb.localization.threshold import LOWEST_AUTOMATIC
 from smlm_pb.movies import check_block
 
 if TYPE_CHECKING:
     from smlm_pb.camera import Camera
-    from smlm_pb.localization.model import Model
     from smlm_pb.movies import Movie
-    from smlm_pb.population import Population
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -150,52 +148,39 @@ def least_significance(
     float
         Between :data:`LEAST_ASKED` and the height that noise reaches at :data:`LARGEST_RATE_PER_PX`.
     """
-    from scipy.stats import poisson
+    from scipy.special import gammainc
 
     steps = np.arange(LEAST_ASKED, 9.0, 0.05)
     rate = noise_peaks_per_px(steps, psf_sigma_px)
     highest = float(steps[np.argmax(rate <= LARGEST_RATE_PER_PX)])
     found = (significance[None] >= steps[:, None]).sum(1)
     # Of few candidates one in twenty says little: a blank movie must not pass because its sample held one high peak.
-    chance = poisson.sf(found - 1, rate * judged_px)
+    chance = gammainc(found, rate * judged_px)  # that a Poisson distribution gives as many
     enough = (rate * judged_px <= false_share * found) & (chance <= LARGEST_CHANCE)
     return min(highest, float(steps[np.argmax(enough)])) if enough.any() else highest
 
 
 def measure_least_significance(
-    electrons: npt.NDArray[np.float32],
-    model: Model,
-    *,
-    camera: Camera,
-    psf_sigma_px: float,
-    population: Population | None = None,
+    rows: npt.NDArray[Any], electrons: npt.NDArray[np.float32], *, camera: Camera, psf_sigma_px: float
 ) -> float:
     """Judge a movie by a sample: how significant its lone candidates must be.
 
     Parameters
     ----------
+    rows : structured array (n,)
+        What the network lists in the sample, see :func:`smlm_pb.localization.sample_look.look_at`.
     electrons : array (frame, y, x), float32
         From :func:`sample_electrons`.
-    model : Model
-        The network on its device.
     camera : Camera
         Where the electrons come from.
     psf_sigma_px : float
         PSF width that the network is told, px.
-    population : Population, optional
-        What the network is told of the movie's molecules.
 
     Returns
     -------
     float
         Standard deviations.
     """
-    from smlm_pb.localization.candidate_finder import CandidateFinder
-    from smlm_pb.localization.pipeline import plan_work
-
-    plan = plan_work(electrons.shape[1], electrons.shape[2], model.device)
-    finder = CandidateFinder(model, psf_sigma_px=psf_sigma_px, floor=_JUDGED_FROM, plan=plan, population=population)
-    rows = finder(electrons, consecutive=False).rows
     found = lone_significance(rows, electrons, first_frame=0, psf_sigma_px=psf_sigma_px, camera=camera)
     n_bright = int(_bright(rows, psf_sigma_px, camera).sum())
     crowding = n_bright / electrons.size * math.pi * _reach(psf_sigma_px) ** 2
@@ -261,8 +246,7 @@ def _has_neighbour(rows: npt.NDArray[Any], bright: npt.NDArray[np.bool_], reach_
     cell = _cells(rows, reach_px / math.sqrt(2))
     has: npt.NDArray[np.bool_] = np.bincount(cell[bright], minlength=int(cell.max()) + 1)[cell] > bright
     open_ones = np.flatnonzero(~has)
-    within = tree_of(rows[bright]).query_ball_point(places(rows[open_ones]), reach_px, return_length=True)
-    has[open_ones] = within > bright[open_ones]
+    has[open_ones] = count_within(rows[open_ones], rows[bright], reach_px) > bright[open_ones]
     return has
 
 
