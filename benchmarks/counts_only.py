@@ -35,7 +35,7 @@ KINDS = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
-    args = parse_taught(taught_parser(__doc__ or "", steps=800), argv)
+    args = parse_taught(taught_parser(__doc__ or "", steps=600), argv)
     keys = [{"kind": kind, "seed": seed} for seed in range(args.seeds) for kind in KINDS]
     runs = taught("counts_only", args, keys, _train_and_test)
     if runs is None:
