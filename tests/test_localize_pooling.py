@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from smlm_pb.camera import Camera
 from smlm_pb.localization.candidate_finder import _one_per_molecule, precision_limit
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
+from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
 from smlm_pb.localization.pooling import MOST_PROBABILITY, REACH_PX, pool_shares
 
 
@@ -105,7 +106,7 @@ def test_one_frame_does_not_depend_on_what_else_is_in_the_table(rows, random):
 
 def test_shares_below_the_floor_still_count():
     listed = Candidates(candidates((0, 5.0, 5.0, 0.35), (0, 5.1, 5.0, 0.35), (0, 9.0, 9.0, 0.2)), 0.5)
-    done = _one_per_molecule(listed, 0.6, None, 1.1, Camera())
+    done = _one_per_molecule(listed, 0.6, ModelCalibration(), 1.1, Camera(), UNKNOWN_POPULATION)
     assert done.rows["probability"] == pytest.approx([0.7])
     assert done.mass_below_floor == pytest.approx(0.7)
 

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates, list_candidates_at
-from smlm_pb.localization.crowding import crowding
+from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
-from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.significance import lone_significance
 from smlm_pb.localization.sparse import Controls, Group, LightFinder
 
@@ -63,7 +62,8 @@ class CandidateFinder:
         self.device, self.camera, self._plan = model.device, camera or Camera(), plan
         self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
         self._context = model.network.context_frames
-        self._calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
+        self._calibration = ModelCalibration.from_card(model.card)
+        self._population = UNKNOWN_POPULATION if population is None else population.values()
         with arithmetic(model.device):
             self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
         self._light: LightFinder | None = None
@@ -154,7 +154,12 @@ class CandidateFinder:
     def _finish(self, rows: npt.NDArray[Any], electrons: npt.NDArray[np.float32], first_frame: int) -> Candidates:
         """One candidate per molecule of some whole frames, without those that are not significant."""
         found = _one_per_molecule(
-            Candidates(rows, 0.0), self._floor, self._calibration, self._psf_sigma_px, self.camera
+            Candidates(rows, 0.0),
+            self._floor,
+            self._calibration,
+            self._psf_sigma_px,
+            self.camera,
+            self._population,
         )
         if self._least_significance <= 0:
             return found
@@ -204,14 +209,27 @@ def _portions(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
 
 
 def _one_per_molecule(
-    listed: Candidates, floor: float, calibration: SigmaCalibration | None, psf_sigma_px: float, camera: Camera
+    listed: Candidates,
+    floor: float,
+    calibration: ModelCalibration,
+    psf_sigma_px: float,
+    camera: Camera,
+    population: tuple[float, ...],
 ) -> Candidates:
-    """One candidate per molecule, with the precision that it has, from the floor on."""
+    """One candidate per molecule, with the probability and the precision that it has, from the floor on."""
     rows = pool_shares(listed.rows)
-    if calibration is not None and len(rows):
-        limit, crowded = precision_limit(rows, psf_sigma_px, camera), crowding(rows, psf_sigma_px)
-        for name in ("sigma_x", "sigma_y"):
-            rows[name] = calibration.apply(Stated(rows[name], limit, crowded))
+    if len(rows):
+        variance = background_variance(rows, camera)
+        calibrated = calibration.apply(
+            rows,
+            psf_sigma_px=psf_sigma_px,
+            limit_px=precision_limit(rows, psf_sigma_px, camera),
+            background_e=variance / camera.excess_noise_factor,
+            excess_noise_factor=camera.excess_noise_factor,
+            population=population,
+        )
+        for name, values in calibrated.items():
+            rows[name] = values
     above = rows["probability"] >= np.float32(floor)
     unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
     return Candidates(rows[above], listed.mass_below_floor + unlisted)
@@ -221,9 +239,16 @@ def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera)
     """Smallest possible localization precision (n,) of candidates, were they alone, px."""
     from smlm_pb.refinement.crlb import mortensen_mle
 
-    background = rows["background"].clip(0) + float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
     photons = rows["photons"].clip(1.0)  # beside a very bright bead next to nothing may be left for a candidate
-    return mortensen_mle(photons, background, psf_sigma_px, excess=camera.excess_noise_factor)
+    excess = camera.excess_noise_factor
+    return mortensen_mle(photons, background_variance(rows, camera), psf_sigma_px, excess=excess)
+
+
+def background_variance(rows: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.float64]:
+    """Variance (n,) in a pixel under candidates, without their own light and before multiplication, e⁻."""
+    read_noise = float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor
+    variance: npt.NDArray[np.float64] = rows["background"].clip(0).astype(np.float64) + read_noise
+    return variance
 
 
 def arithmetic(device: torch.device) -> AbstractContextManager[None]:

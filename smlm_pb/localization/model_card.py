@@ -34,6 +34,9 @@ class ModelCard:
         Hash of the weights file.
     sigma_calibration : dict
         Curve from stated to calibrated precision, see :class:`smlm_pb.localization.sigma_calibration.SigmaCalibration`.
+    statement_calibration : dict
+        From stated probability and precision to those that hold, see
+        :class:`smlm_pb.localization.statement_calibration.StatementCalibration`.
     classes : list of str
         Names of the classes that the model tells apart; empty where there is one kind of molecules.
     """
@@ -49,6 +52,7 @@ class ModelCard:
     accuracy: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
     sigma_calibration: dict[str, Any] = field(default_factory=dict)
+    statement_calibration: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:

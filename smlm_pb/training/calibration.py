@@ -1,27 +1,35 @@
-"""After training: how precise the network really is where it says so."""
+"""After training: how likely and how precise what the network states really is."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from smlm_pb.evaluation.matching import match
-from smlm_pb.localization.crowding import crowding
+from smlm_pb.localization.crowding import surroundings
+from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
+from smlm_pb.localization.statement_calibration import TOLERANCE_PX, StatementCalibration, Statements, geometric_mean
+from smlm_pb.localizations import Localizations
 from smlm_pb.networks import PointNetwork
 from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.training.experiment import Experiment
-from smlm_pb.training.validation import detect, truth_of, validation_scenes
+from smlm_pb.training.statement_fit import fit_statements
+from smlm_pb.training.validation import detect, populations_of, truth_of, validation_scenes
 
+FloatArray = npt.NDArray[np.float64]
+
+#: Precision is judged of candidates that a table is likely to hold.
 _THRESHOLD = 0.3
-#: Wider than the errors that are judged, so that the matching does not cut them.
-_TOLERANCE_PX = 1.0
 #: Scenes of the calibration are neither those of training nor those of validation.
 _SEED_SHIFT = 1_000_003
 
 
-def calibrate_sigma(network: PointNetwork, experiment: Experiment, device: torch.device) -> SigmaCalibration | None:
-    """Measure the curve from stated to true precision on fresh scenes of the training's range.
+def calibrate(network: PointNetwork, experiment: Experiment, device: torch.device) -> ModelCalibration:
+    """Measure on fresh scenes of the training's range how far the network can be believed.
 
     Parameters
     ----------
@@ -34,33 +42,90 @@ def calibrate_sigma(network: PointNetwork, experiment: Experiment, device: torch
 
     Returns
     -------
-    SigmaCalibration or None
-        None where the experiment asks for no calibration.
+    ModelCalibration
+        Without anything where the experiment asks for no calibration.
     """
     scenes = experiment.validation.calibration_scenes
     if scenes == 0:
-        return None
+        return ModelCalibration()
+    seen = _look(network, experiment, device, scenes)
+    precision = seen.precision()
+    return ModelCalibration(precision, seen.statements(precision))
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """Candidates (n,) of simulated scenes, and the truth about them."""
+
+    found: Localizations
+    psf_sigma_px: FloatArray
+    background_e: FloatArray
+    population: FloatArray
+    error_px: FloatArray
+    """(n, 2) along x and y; NaN where there is no true molecule."""
+
+    def precision(self) -> SigmaCalibration:
+        """The curves, from those that are likely."""
+        likely = self.found["probability"] >= _THRESHOLD
+        near = likely & np.isfinite(self.error_px[:, 0])
+        limit, crowding = self._limit()[near], surroundings(self.found, self.psf_sigma_px).crowding[near]
+        stated = Stated(
+            sigma_px=np.concatenate([self.found[name][near].astype(np.float64) for name in ("sigma_x", "sigma_y")]),
+            limit_px=np.tile(limit, 2),
+            crowding=np.tile(crowding, 2),
+        )
+        # A scene counts once however many molecules it holds: crowds must not decide what is stated of lone molecules.
+        frame = self.found["frame"][near]
+        weight = 1.0 / np.bincount(frame, minlength=1)[frame]
+        return SigmaCalibration.fit(stated, self.error_px[near].T.reshape(-1), np.tile(weight, 2))
+
+    def statements(self, precision: SigmaCalibration) -> StatementCalibration | None:
+        """The small network, for what the curves leave."""
+        limit, around = self._limit(), surroundings(self.found, self.psf_sigma_px)
+        sigma = [precision.apply(Stated(self.found[n], limit, around.crowding)) for n in ("sigma_x", "sigma_y")]
+        stated = Statements(
+            probability=self.found["probability"],
+            sigma_px=geometric_mean(*sigma),
+            limit_px=limit,
+            photons=self.found["photons"],
+            background_e=self.background_e,
+            around=around,
+            psf_sigma_px=self.psf_sigma_px,
+            population=self.population,
+        )
+        exists = np.isfinite(self.error_px[:, 0])
+        frame = self.found["frame"]
+        weight: FloatArray = 1.0 / np.sqrt(np.bincount(frame, minlength=1)[frame])
+        return fit_statements(stated, exists, self.error_px / np.stack(sigma, axis=1), weight)
+
+    def _limit(self) -> FloatArray:
+        return mortensen_mle(self.found["photons"].clip(1.0), self.background_e, self.psf_sigma_px)
+
+
+def _look(network: PointNetwork, experiment: Experiment, device: torch.device, scenes: int) -> _Seen:
+    """Let the network find molecules in fresh scenes, and match them with the truth."""
     settings = experiment.validation.model_copy(
         update={"scenes": scenes, "seed": experiment.validation.seed + _SEED_SHIFT}
     )
     drawn = validation_scenes(settings, experiment.scene_settings(), experiment.crop_px)
     truth = truth_of(drawn)
     found = detect(network, drawn, truth.info, device)
-    widths = np.array([scene.psf_sigma_px for scene in drawn])
-    likely = found["probability"] >= _THRESHOLD
-    crowded = crowding(found, widths[found["frame"]])[likely]
-    found = found.select(likely)
-    assert truth.info.pixel_size_nm is not None
-    pairs = match(found, truth, _TOLERANCE_PX * truth.info.pixel_size_nm)
-    mine, true = found.select(pairs.pred), truth.select(pairs.truth)
-    read_noise = np.array([scene.read_noise_e for scene in drawn])
-    background = mine["background"].clip(0) + read_noise[mine["frame"]] ** 2
-    stated = Stated(
-        sigma_px=np.concatenate((mine["sigma_x"], mine["sigma_y"])).astype(np.float64),
-        limit_px=np.tile(mortensen_mle(mine["photons"], background, widths[mine["frame"]]), 2),
-        crowding=np.tile(crowded[pairs.pred], 2),
+    frame = found["frame"]
+    told = experiment.network.told == "population"
+    return _Seen(
+        found,
+        np.array([scene.psf_sigma_px for scene in drawn])[frame],
+        found["background"].clip(0) + np.array([scene.read_noise_e for scene in drawn])[frame] ** 2,
+        populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
+        _errors(found, truth),
     )
-    error = np.concatenate((mine["x"] - true["x"], mine["y"] - true["y"])).astype(np.float64)
-    # A scene counts once however many molecules it holds: crowds must not decide what is stated of lone molecules.
-    in_scene = np.bincount(mine["frame"], minlength=scenes)[mine["frame"]]
-    return SigmaCalibration.fit(stated, error, np.tile(1 / in_scene, 2))
+
+
+def _errors(found: Localizations, truth: Localizations) -> npt.NDArray[np.float64]:
+    """Errors (n, 2) along x and y, px."""
+    assert truth.info.pixel_size_nm is not None
+    error = np.full((len(found), 2), np.nan)
+    pairs = match(found, truth, TOLERANCE_PX * truth.info.pixel_size_nm)
+    for axis, name in enumerate("xy"):
+        error[pairs.pred, axis] = found[name][pairs.pred] - truth[name][pairs.truth]
+    return error

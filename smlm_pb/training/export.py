@@ -14,8 +14,8 @@ from torch import nn
 from smlm_pb._version import __version__
 from smlm_pb.errors import OutputError
 from smlm_pb.formats.output import write_together
+from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.model_card import CARD_FILE, WEIGHTS_FILE, ModelCard
-from smlm_pb.localization.sigma_calibration import SigmaCalibration
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.progress import without_nan
 from smlm_pb.training.validation import ValidationResult
@@ -30,7 +30,7 @@ def export_model(
     seconds: float,
     validation: ValidationResult | None,
     command: str,
-    calibration: SigmaCalibration | None = None,
+    calibration: ModelCalibration | None = None,
     start: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model that ``--model FOLDER`` can use.
@@ -47,8 +47,8 @@ def export_model(
         Its best scores.
     command : str
         Command that trained it.
-    calibration : SigmaCalibration, optional
-        Of the stated precision.
+    calibration : ModelCalibration, optional
+        How far the network can be believed.
     start : mapping, optional
         The model that the training started from: name, hash, and its scores on the same scenes.
 
@@ -84,7 +84,7 @@ def export_model(
         },
         accuracy={"validation": _published(validation, calibration)} if validation else {},
         weights_sha256=hashlib.sha256(content).hexdigest(),
-        sigma_calibration=calibration.as_dict() if calibration else {},
+        **(calibration or ModelCalibration()).as_card(),
         classes=[one.name for one in experiment.classes],
     )
     described = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -98,15 +98,15 @@ def export_model(
     except OSError as error:
         raise OutputError(
             f"Model folder {folder} cannot be written ({error.strerror or error}): free some space, or choose another "
-            "--out; the checkpoint is kept."
+            "folder; the checkpoint is kept."
         ) from error
     return folder
 
 
-def _published(validation: ValidationResult, calibration: SigmaCalibration | None) -> dict[str, float]:
+def _published(validation: ValidationResult, calibration: ModelCalibration | None) -> dict[str, float]:
     """Scores for the card; the pull was that of precisions before calibration, which nobody gets to see."""
     scores = without_nan(validation.as_dict())
-    if calibration is not None:
+    if calibration is not None and calibration.precision is not None:
         scores.pop("pull", None)
     return scores
 

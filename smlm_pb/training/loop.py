@@ -19,7 +19,7 @@ from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.model import load_model
 from smlm_pb.networks import NetworkSettings, PointNetwork, build_network
 from smlm_pb.training.batches import Batch, batch_stream
-from smlm_pb.training.calibration import calibrate_sigma
+from smlm_pb.training.calibration import calibrate
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
 from smlm_pb.training.class_objective import class_objective
 from smlm_pb.training.counted_movie import count_objective
@@ -265,11 +265,11 @@ def train(
 
     folder = Path(out)
     if not resume and (folder / "checkpoint.safetensors").exists():
-        raise OutputError(f"{folder} already holds a run: continue it with --resume, or choose another --out.")
+        raise OutputError(f"{folder} already holds a run: continue it with resume=True, or choose another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another --out.") from error
+        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another one.") from error
     trainer = Trainer(experiment, folder, choose_device(device))
     if resume:
         trainer.restore()
@@ -289,7 +289,7 @@ def train(
         seconds=trainer.seconds,
         validation=validation,
         command=command,
-        calibration=calibrate_sigma(network, experiment, trainer.device),
+        calibration=calibrate(network, experiment, trainer.device),
         start=_start_record(trainer),
     )
     first = (_start_record(trainer) or {}).get("validation")

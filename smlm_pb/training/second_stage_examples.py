@@ -11,11 +11,12 @@ import numpy.typing as npt
 from smlm_pb.errors import Cancelled
 from smlm_pb.evaluation.matching import match
 from smlm_pb.localization.crowding import crowding
-from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
+from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
+from smlm_pb.localization.movie_population import is_told
 from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.refinement.looks import Looks, look
 from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
-from smlm_pb.training.validation import detect, truth_of
+from smlm_pb.training.validation import detect, populations_of, truth_of
 
 if TYPE_CHECKING:
     from smlm_pb.localization import Model
@@ -148,14 +149,15 @@ def _as_tabled(model: Model, scenes: list[Scene], truth: Localizations) -> tuple
     found = found.select(np.argsort(found["frame"], kind="stable"))
     widths = np.array([scene.psf_sigma_px for scene in scenes])[found["frame"]]
     noise = np.array([scene.read_noise_e for scene in scenes])[found["frame"]]
-    limit = mortensen_mle(found["photons"].clip(1.0), found["background"].clip(0) + noise**2, widths)
-    crowded = crowding(found, widths)
-    calibration = SigmaCalibration.from_dict(model.card.sigma_calibration)
-    if calibration is not None and len(found):
-        found = found.with_columns(
-            **{
-                name: calibration.apply(Stated(found[name].astype(np.float64), limit, crowded))
-                for name in ("sigma_x", "sigma_y")
-            }
+    background = found["background"].clip(0) + noise.astype(np.float64) ** 2
+    limit = mortensen_mle(found["photons"].clip(1.0), background, widths)
+    if len(found):
+        calibrated = ModelCalibration.from_card(model.card).apply(
+            found,
+            psf_sigma_px=widths,
+            limit_px=limit,
+            background_e=background,
+            population=populations_of(scenes)[found["frame"]] if is_told(model) else UNKNOWN_POPULATION,
         )
-    return found, limit, crowded
+        found = found.with_columns(**calibrated)
+    return found, limit, crowding(found, widths)

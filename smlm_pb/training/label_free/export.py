@@ -13,7 +13,7 @@ import torch
 from smlm_pb.errors import OutputError
 from smlm_pb.formats.output import written_whole
 from smlm_pb.simulation.sampled_psf import read_psf, write_psf
-from smlm_pb.training.calibration import calibrate_sigma
+from smlm_pb.training.calibration import calibrate
 from smlm_pb.training.export import export_model
 from smlm_pb.training.label_free.crops import all_molecules
 from smlm_pb.training.label_free.figures import draw_frames, draw_psf
@@ -94,7 +94,7 @@ def export_run(run: LabelFreeRun, *, command: str) -> Exported:
         seconds=run.trainer.seconds,
         validation=validation,
         command=command,
-        calibration=calibrate_sigma(network, with_psf, device),
+        calibration=calibrate(network, with_psf, device),
         start=run.trainer.start,
     )
     warnings = _warnings(run)
@@ -163,7 +163,7 @@ def _warnings(run: LabelFreeRun) -> tuple[str, ...]:
     if overlap > _CROWDED:
         found.append(
             f"Movie {name}: {last['molecules_per_frame']:.3g} molecules per frame overlap so much that some were taken "
-            "for one; refine a trained model (--from default), or use it as it is."
+            "for one; refine a trained model (start='default'), or use it as it is."
         )
     if last["kernel_agrees"] < _UNSETTLED:
         found.append(

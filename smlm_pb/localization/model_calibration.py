@@ -1,0 +1,110 @@
+"""What a model's card knows of its network's honesty, applied to candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.localization.crowding import surroundings
+from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
+from smlm_pb.localization.statement_calibration import StatementCalibration, Statements, geometric_mean
+
+if TYPE_CHECKING:
+    from smlm_pb.localization.model_card import ModelCard
+
+#: What the network is told of a movie whose molecules nobody measured.
+UNKNOWN_POPULATION = (np.nan,) * 4
+
+
+@dataclass(frozen=True)
+class ModelCalibration:
+    """Turns what candidates state into what is true of them.
+
+    Parameters
+    ----------
+    precision : SigmaCalibration or None
+        Curves for the precision.
+    statements : StatementCalibration or None
+        Small network for probability and the rest of the precision.
+    """
+
+    precision: SigmaCalibration | None = None
+    statements: StatementCalibration | None = None
+
+    @classmethod
+    def from_card(cls, card: ModelCard) -> ModelCalibration:
+        """What the card holds, which may be nothing.
+
+        Raises
+        ------
+        ModelError
+            When it is damaged.
+        """
+        return cls(
+            SigmaCalibration.from_dict(card.sigma_calibration),
+            StatementCalibration.from_dict(card.statement_calibration),
+        )
+
+    def as_card(self) -> dict[str, dict[str, Any]]:
+        """The fields of the card, ready for JSON."""
+        return {
+            "sigma_calibration": self.precision.as_dict() if self.precision else {},
+            "statement_calibration": self.statements.as_dict() if self.statements else {},
+        }
+
+    def apply(
+        self,
+        rows: Any,
+        *,
+        psf_sigma_px: npt.ArrayLike,
+        limit_px: npt.NDArray[np.float64],
+        background_e: npt.NDArray[np.float64],
+        excess_noise_factor: float = 1.0,
+        population: npt.ArrayLike = UNKNOWN_POPULATION,
+    ) -> dict[str, npt.NDArray[np.float32]]:
+        """Calibrated columns.
+
+        Parameters
+        ----------
+        rows : structured array (n,), table, or mapping of columns
+            Candidates, one per molecule, of whole frames.
+        psf_sigma_px : float or array (n,)
+            PSF width, px.
+        limit_px : array (n,)
+            Smallest possible precision of each, were it alone, px.
+        background_e : array (n,)
+            Variance in a pixel under each without the molecule, e⁻, divided by the excess noise factor.
+        excess_noise_factor : float
+            By which the photons of the rows are larger than effective ones.
+        population : array (4,) or (n, 4)
+            See :class:`smlm_pb.localization.statement_calibration.Statements`.
+
+        Returns
+        -------
+        dict
+            ``sigma_x``, ``sigma_y``, ``probability`` (n,), as far as they change.
+        """
+        if self.precision is None and self.statements is None:
+            return {}
+        around = surroundings(rows, psf_sigma_px)
+        sigma = {name: rows[name] for name in ("sigma_x", "sigma_y")}
+        if self.precision is not None:
+            sigma = {n: self.precision.apply(Stated(v, limit_px, around.crowding)) for n, v in sigma.items()}
+        if self.statements is None:
+            return sigma
+        probability, factor = self.statements.apply(
+            Statements(
+                probability=rows["probability"],
+                sigma_px=geometric_mean(sigma["sigma_x"], sigma["sigma_y"]),
+                limit_px=limit_px,
+                photons=rows["photons"] / excess_noise_factor,
+                background_e=background_e,
+                around=around._replace(light_e=around.light_e / excess_noise_factor),
+                psf_sigma_px=psf_sigma_px,
+                population=population,
+            )
+        )
+        return {**{name: values * factor for name, values in sigma.items()}, "probability": probability}

@@ -1,0 +1,209 @@
+"""How likely a candidate is real, and how precise: from what the network states to what turns out to be true.
+
+A network is honest on average over all the experiments that it was trained for, but not in each of them: of candidates
+stated with .3 among bright molecules of equal brightness two thirds are real, among faint ones in a haze a fifth. What
+tells them apart is known for every candidate: its stated precision, the light of its neighbours, and whether there is
+more light than the candidates around account for, given how bright this movie's molecules are. A very small network,
+fitted on simulated scenes with truth, turns these numbers into the probability that a molecule lies within one pixel
+which no other candidate stands for, and into a factor on the stated precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.errors import ModelError
+from smlm_pb.localization.crowding import Surroundings
+
+FloatArray = npt.NDArray[np.float64]
+
+#: What the small network sees of a candidate, in this order.
+FEATURES = (
+    "stated probability",
+    "stated precision",
+    "light of neighbours",
+    "brightness among the movie's molecules",
+    "spread of the movie's brightness",
+    "density of the movie",
+    "light that no candidate accounts for",
+    "whether the movie's molecules are known",
+    "probability nearby",
+    "PSF width",
+    "stated precision over the limit of a lone molecule",
+    "photons",
+    "background",
+)
+#: A candidate is real if a molecule lies within this distance, px.
+TOLERANCE_PX = 1.0
+#: Largest change of the stated precision, as a logarithm.
+_MOST_LOG_FACTOR = 0.7
+_LOGITS = (-4.0, 7.0)
+_REFERENCE_PHOTONS, _REFERENCE_PSF_PX, _REFERENCE_DENSITY_PER_PX2 = 1500.0, 1.2, 0.01
+#: Spread of the brightness where it is not known (natural logarithm).
+_USUAL_SPREAD = 0.5
+_DAMAGED = "The model card's statement_calibration is damaged: reinstall or retrain the model."
+
+
+@dataclass(frozen=True)
+class Statements:
+    """What is known of candidates, one entry each; electrons are effective ones (variance of photon noise = mean).
+
+    Parameters
+    ----------
+    probability : array (n,)
+        As stated.
+    sigma_px : array (n,)
+        Stated precision, geometric mean of both axes, px.
+    limit_px : array (n,)
+        Smallest possible one, were the candidate alone, px.
+    photons, background_e : array (n,)
+        Electrons of the candidate, and variance under it in a pixel, read noise included.
+    around : Surroundings
+        What lies near.
+    psf_sigma_px : float or array (n,)
+        PSF width, px.
+    population : array (4,) or (n, 4)
+        In the order of :data:`smlm_pb.population.POPULATION_FIELDS`; NaN where nothing is known.
+    """
+
+    probability: npt.NDArray[Any]
+    sigma_px: npt.NDArray[Any]
+    limit_px: npt.NDArray[Any]
+    photons: npt.NDArray[Any]
+    background_e: npt.NDArray[Any]
+    around: Surroundings
+    psf_sigma_px: npt.ArrayLike
+    population: npt.ArrayLike
+
+    def features(self) -> FloatArray:
+        """The numbers of :data:`FEATURES` (n, 13), of order one."""
+        n = len(self.probability)
+        p = self.probability.astype(np.float64)
+        sigma = np.log(self.sigma_px.astype(np.float64))
+        photons = np.log(self.photons.astype(np.float64).clip(1.0))
+        usual, low, _, density = np.broadcast_to(np.asarray(self.population, np.float64), (n, 4)).T
+        known = np.isfinite(usual)
+        usual = np.where(known, usual, 1.0)
+        with np.errstate(divide="ignore"):
+            logit = np.clip(np.log(p) - np.log1p(-np.minimum(p, 1 - 1e-7)), *_LOGITS)
+        return np.column_stack(
+            (
+                logit,
+                sigma + 2.3,
+                np.log(self.around.crowding + 0.003) + 3.0,
+                np.where(known, (photons - np.log(usual)).clip(-3.0, 3.0), 0.0),
+                np.where(known, np.log(usual / np.where(known, low, 1.0)).clip(0.0, 1.5), _USUAL_SPREAD),
+                np.where(known, np.log(np.where(known, density, 1.0) / _REFERENCE_DENSITY_PER_PX2), 0.0),
+                np.where(known, (self.around.light_e / usual - self.around.probability).clip(-2.0, 2.0), 0.0),
+                known,
+                self.around.probability.clip(0.0, 3.0),
+                np.broadcast_to(np.log(np.asarray(self.psf_sigma_px, np.float64) / _REFERENCE_PSF_PX), n),
+                sigma - np.log(self.limit_px.astype(np.float64)),
+                photons - np.log(_REFERENCE_PHOTONS),
+                np.log(self.background_e.astype(np.float64).clip(0.0) + 0.05),
+            )
+        )
+
+
+@dataclass(frozen=True)
+class StatementCalibration:
+    """A small network from :class:`Statements` to probability and precision.
+
+    Parameters
+    ----------
+    lowest, highest : tuple of float
+        Range of each feature among the scenes of the fit; beyond it the nearest value counts.
+    layers : tuple of (array (in, out), array (out,))
+        Weights and shifts; rectified between the layers. Two numbers come out: the logit of the probability, and the
+        logarithm of the factor on the precision.
+
+    Raises
+    ------
+    ModelError
+        When shapes do not fit together.
+    """
+
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+    layers: tuple[tuple[FloatArray, FloatArray], ...]
+
+    def __post_init__(self) -> None:
+        sizes = [len(FEATURES), *(len(shift) for _, shift in self.layers)]
+        fits = len(self.lowest) == len(self.highest) == len(FEATURES) and sizes[-1] == 2 and len(self.layers) > 0
+        shaped = all(w.shape == pair for (w, _), pair in zip(self.layers, pairwise(sizes), strict=True))
+        if not (fits and shaped and all(np.isfinite(a).all() for layer in self.layers for a in layer)):
+            raise ModelError(_DAMAGED)
+        if not all(low < high for low, high in zip(self.lowest, self.highest, strict=True)):
+            raise ModelError(_DAMAGED)
+
+    def apply(self, stated: Statements) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Probabilities (n,), and factors (n,) on the stated precision along both axes."""
+        low, high = np.asarray(self.lowest), np.asarray(self.highest)
+        values = scaled(stated.features(), low, high)
+        for index, (weight, shift) in enumerate(self.layers):
+            values = values @ weight + shift
+            if index + 1 < len(self.layers):
+                np.maximum(values, 0.0, out=values)
+        probability = 1.0 / (1.0 + np.exp(-values[:, 0]))
+        factor = np.exp(values[:, 1].clip(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR))
+        return probability.astype(np.float32), factor.astype(np.float32)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for the card."""
+        return {
+            "features": list(FEATURES),
+            "lowest": list(self.lowest),
+            "highest": list(self.highest),
+            "layers": [[_plain(weight), _plain(shift)] for weight, shift in self.layers],
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> StatementCalibration | None:
+        """Read the card's values; None where there are none.
+
+        Raises
+        ------
+        ModelError
+            When they are damaged, or belong to another version of the program.
+        """
+        if not content:
+            return None
+        try:
+            if tuple(content["features"]) != FEATURES:
+                raise ModelError(
+                    "The model's statement_calibration is of another version of smlm-pb: retrain it, or update smlm-pb."
+                )
+            layers = tuple((np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in content["layers"])
+            return cls(tuple(map(float, content["lowest"])), tuple(map(float, content["highest"])), layers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(_DAMAGED) from error
+
+
+def scaled(features: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
+    """Features (n, 13) as the small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
+    middle, half = (lowest + highest) / 2, (highest - lowest) / 2
+    clipped: FloatArray = 2.0 * ((features - middle) / half).clip(-1.0, 1.0)
+    return clipped
+
+
+def _plain(values: FloatArray) -> list[Any]:
+    rounded: list[Any] = np.round(values, 4).tolist()
+    return rounded
+
+
+def geometric_mean(sigma_x: npt.NDArray[Any], sigma_y: npt.NDArray[Any]) -> FloatArray:
+    """Of the precision along both axes."""
+    mean: FloatArray = np.sqrt(sigma_x.astype(np.float64) * sigma_y.astype(np.float64))
+    return mean
+
+
+def limits(features: FloatArray, share: float = 0.001) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lowest and highest value of each feature (n, 13) but for a small share; never the same."""
+    low, high = np.quantile(features, (share, 1 - share), axis=0)
+    high = np.maximum(high, low + 1e-3)
+    return tuple(np.round(low, 4).tolist()), tuple(np.round(high, 4).tolist())

@@ -1,0 +1,163 @@
+"""From what candidates state to what is true of them: surroundings, the small network, its fit and its faults."""
+
+import json
+
+import numpy as np
+import pytest
+
+from smlm_pb.errors import ModelError
+from smlm_pb.evaluation.calibration import reliability
+from smlm_pb.localization.crowding import NEAR_PX, Surroundings, crowding, surroundings
+from smlm_pb.localization.model import load_model
+from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.statement_calibration import FEATURES, StatementCalibration, Statements, limits, scaled
+from smlm_pb.training.statement_fit import LEAST_CANDIDATES, fit_statements
+
+
+def statements(probability, *, light=1.0, population=(1000.0, 900.0, 1100.0, 0.01), **changes):
+    """Candidates of 1000 photons that differ in what they state and in the light around them."""
+    n = len(probability)
+    around = Surroundings(np.zeros(n), probability.astype(float), np.broadcast_to(1000.0 * light, n).astype(float))
+    plain = {
+        "sigma_px": np.full(n, 0.1),
+        "limit_px": np.full(n, 0.08),
+        "photons": np.full(n, 1000.0),
+        "background_e": np.full(n, 20.0),
+        "psf_sigma_px": 1.2,
+    }
+    return Statements(probability=probability, around=around, population=population, **{**plain, **changes})
+
+
+@pytest.fixture(scope="module")
+def doubted():
+    """Candidates stated too timidly wherever there is light for another molecule, and twice too precise."""
+    rng = np.random.default_rng(0)
+    n = 30_000
+    stated, light = rng.uniform(0.05, 0.99, n), rng.choice([1.0, 2.0], n)
+    true = np.where(light > 1.5, 1 - 0.3 * (1 - stated), stated**2)
+    exists = rng.random(n) < true
+    pull = np.where(exists[:, None], rng.normal(0, 2.0, (n, 2)), np.nan)
+    calibration = fit_statements(statements(stated, light=light), exists, pull, np.ones(n))
+    return calibration, stated, light, true
+
+
+def test_the_fit_finds_what_is_true_given_the_surroundings(doubted):
+    calibration, stated, light, true = doubted
+    found, _ = calibration.apply(statements(stated, light=light))
+    assert np.abs(found - true).mean() < 0.03
+    assert np.abs(stated - true).mean() > 0.15
+
+
+def test_the_fit_finds_by_how_much_precision_is_overstated(doubted):
+    calibration, stated, light, _ = doubted
+    _, factor = calibration.apply(statements(stated, light=light))
+    # Pulls of 2 cut at 4 have a standard deviation of 1.76, and half of all is far from certain.
+    assert np.median(factor[stated > 0.5]) == pytest.approx(1.76, abs=0.15)
+
+
+def test_beyond_the_scenes_of_the_fit_the_nearest_counts(doubted):
+    calibration, *_ = doubted
+    p = np.full(3, 0.5)
+    odd = statements(p, photons=np.array([1e3, 1e6, 1e9]))
+    found, factor = calibration.apply(odd)
+    assert found[1] == found[2]
+    assert factor[1] == factor[2]
+    certain, _ = calibration.apply(statements(np.array([1.0, 1 - 1e-12, 1e-30])))
+    assert np.isfinite(certain).all()
+
+
+def test_equal_fits_are_equal_and_few_candidates_tell_nothing():
+    rng = np.random.default_rng(1)
+    n = LEAST_CANDIDATES
+    stated, exists = rng.random(n), rng.random(n) < 0.5
+    pull = np.where(exists[:, None], 1.0, np.nan) * np.ones((n, 2))
+    fits = [fit_statements(statements(stated), exists, pull, np.ones(n)) for _ in range(2)]
+    assert fits[0].as_dict() == fits[1].as_dict()
+    assert fit_statements(statements(stated[1:]), exists[1:], pull[1:], np.ones(n - 1)) is None
+
+
+def test_unknown_population_needs_no_numbers():
+    known, unknown = (
+        statements(np.full(2, 0.5), population=p).features() for p in ((1e3, 9e2, 1.1e3, 0.1), [np.nan] * 4)
+    )
+    assert np.isfinite(unknown).all()
+    at = FEATURES.index("whether the movie's molecules are known")
+    assert (known[:, at] == 1).all()
+    assert (unknown[:, at] == 0).all()
+
+
+def test_a_card_keeps_the_calibration(doubted):
+    calibration, stated, light, _ = doubted
+    again = StatementCalibration.from_dict(json.loads(json.dumps(calibration.as_dict())))
+    for one, two in zip(
+        calibration.apply(statements(stated, light=light)), again.apply(statements(stated, light=light)), strict=True
+    ):
+        assert np.array_equal(one, two)
+    assert StatementCalibration.from_dict({}) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"layers": [[[[1.0]], [0.0]]]}, "damaged"),
+        ({"lowest": [0.0]}, "damaged"),
+        ({"highest": ["much"] * 13}, "damaged"),
+        ({"features": ["mood"]}, "another version"),
+    ],
+)
+def test_a_damaged_card_is_refused(doubted, change, message):
+    with pytest.raises(ModelError, match=message):
+        StatementCalibration.from_dict({**doubted[0].as_dict(), **change})
+
+
+def test_limits_leave_out_the_odd_ones_and_scale_to_two():
+    values = np.tile(np.linspace(0, 1, 1001)[:, None], (1, 13))
+    values[0] = 1e6
+    low, high = (np.asarray(v) for v in limits(values))
+    assert (high < 1.1).all()
+    assert scaled(values, low, high).min() == -2
+    assert scaled(values, low, high).max() == 2
+
+
+def test_surroundings_against_brute_force():
+    rng = np.random.default_rng(2)
+    n, sigma = 150, 1.1
+    rows = {
+        "frame": np.sort(rng.integers(0, 3, n)),
+        "x": rng.uniform(0, 12, n),
+        "y": rng.uniform(0, 12, n),
+        "photons": rng.uniform(200, 2000, n),
+        "probability": rng.random(n),
+    }
+    around = surroundings(rows, sigma)
+    square = (rows["x"][:, None] - rows["x"]) ** 2 + (rows["y"][:, None] - rows["y"]) ** 2
+    same = rows["frame"][:, None] == rows["frame"]
+    near = same & (square <= NEAR_PX**2)
+    assert around.probability == pytest.approx((near * rows["probability"]).sum(axis=1))
+    assert around.light_e == pytest.approx((near * rows["probability"] * rows["photons"]).sum(axis=1))
+    other = same & ~np.eye(n, dtype=bool) & (square <= (5 * sigma) ** 2)
+    light = (other * np.exp(-square / (4 * sigma**2)) * rows["probability"] * rows["photons"]).sum(axis=1)
+    assert around.crowding == pytest.approx(light / rows["photons"])
+    assert crowding(rows, sigma) == pytest.approx(around.crowding)
+
+
+def test_the_shipped_model_is_honest_on_scenes_that_it_was_not_calibrated_on():
+    """Of molecules stated with p, a share p is there: in even crowds of equal brightness, sparse and dense."""
+    from smlm_pb import localize
+    from smlm_pb.simulation import simulate
+    from smlm_pb.simulation.presets import density_sweep
+
+    for density, frames in ((0.5, 24), (3.0, 8)):
+        recipe = density_sweep(density, frames=frames, size_px=64)
+        movie, truth = simulate(recipe, seed=11)
+        found = localize(
+            movie, model="default", camera=recipe.camera.camera(), pixel_size_nm=100, psf_sigma_px=1.1, threshold=0.05
+        )
+        assert reliability(found, truth, tolerance_nm=100).expected_calibration_error < 0.06
+
+
+def test_models_without_calibration_state_what_they_state():
+    rows = {name: np.ones(1) for name in ("frame", "x", "y", "photons", "probability", "sigma_x", "sigma_y")}
+    nothing = ModelCalibration().apply(rows, psf_sigma_px=1.0, limit_px=np.ones(1), background_e=np.ones(1))
+    assert nothing == {}
+    assert ModelCalibration.from_card(load_model("default", "cpu").card).precision is not None
