@@ -18,6 +18,7 @@ from smlm_pb.training.unlabelled_movie import (
     _turned_back,
     consistency_loss,
     equal_count_loss,
+    taught_count_loss,
     thinned,
 )
 
@@ -76,6 +77,25 @@ def test_the_loss_pulls_both_counts_together():
     assert second.grad[0, 0] < 0
 
 
+def test_a_teacher_is_followed_however_uncertain_it_is():
+    teacher = torch.tensor([[0.3, -1.0, -3.0], [12.0, -40.0, -math.inf]], requires_grad=True)
+    assert taught_count_loss(teacher, teacher.detach()).tolist() == pytest.approx([0.0, 0.0], abs=1e-6)
+    pupil = (teacher.detach() - 1.0).requires_grad_()
+    loss = taught_count_loss(teacher, pupil)
+    assert (loss > 0).all()
+    loss.sum().backward()
+    assert teacher.grad is None
+    assert (pupil.grad[0] < 0).all()
+    assert torch.isfinite(pupil.grad).all()
+
+
+def test_the_taught_loss_is_the_divergence_of_the_counts():
+    teacher, pupil = (0.045, 0.455, 0.455, 0.045), (0.084, 0.428, 0.392, 0.096)
+    by_hand = sum(a * math.log(a / b) for a, b in zip(teacher, pupil, strict=True))
+    found = taught_count_loss(logits(0.9, 0.1, 0.5), logits(0.8, 0.3, 0.4))
+    assert float(found) == pytest.approx(by_hand, rel=1e-6)
+
+
 def test_a_dimmed_frame_has_the_noise_of_dimmer_light():
     rng = np.random.default_rng(0)
     bright = rng.poisson(200.0, (300, 300)).astype(np.float32)
@@ -107,7 +127,7 @@ def test_the_weight_rises(movie):
     network = torch.nn.Identity()
 
     class Field:
-        logit = torch.zeros(4, 2, 16, 16) - 3
+        logit = torch.linspace(-4, -2, 4 * 2 * 16 * 16).reshape(4, 2, 16, 16)
 
     network.forward = lambda electrons, psf: Field
     views = UnlabelledMovie(settings).draw(np.random.default_rng(0))

@@ -88,6 +88,9 @@ class ConsistencySettings(MovieSettings):
 
     crops: int = Field(4, ge=1, le=64, description="crops of the movie in each step")
     weight: float = Field(0.1, gt=0, description="weight of the consistency once ramped up")
+    form: Literal["taught", "equal"] = Field(
+        "taught", description="taught: the view with all its light teaches the dimmed one; equal: as published, Eq. 7.4"
+    )
     ramp: float = Field(0.3, ge=0, le=1, description="share of all steps in which the weight rises from 0")
     tile_px: int = Field(8, ge=2, le=64, description="side of the tiles in which counts are compared, px")
     keep_light: float = Field(

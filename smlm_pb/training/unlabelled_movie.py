@@ -4,6 +4,10 @@ Two views of each crop are made: as it is, and turned, with part of its light ta
 count alike in both. That alone has the trivial answer "never anything", so crops with labels are always learned from
 beside them.
 
+The published loss, the probability that both counts are equal, is not a proper score: it is smallest where the counts
+are certain, whichever they are, and of dim molecules "none" is what is soonest certain. Where the view with all its
+light teaches the other one by the cross-entropy of the counts, the best answer is what the teacher states.
+
 References
 ----------
 J. Schroeter, PhD thesis, Cardiff University (2021), section 7.1 (Eq. 7.1-7.4; a proposal without experiments).
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 #: Standard deviations above the mean up to which counts are compared.
 _SPAN = 6.0
 _LARGEST_PROBABILITY = 1 - 1e-6
+#: Logarithm of the probability of a count below which it is taken for impossible.
+_NEGLIGIBLE = -60.0
 
 
 class UnlabelledMovie:
@@ -103,12 +109,13 @@ def consistency_loss(
     Returns
     -------
     dict of str to Tensor
-        ``consistency``: mean over crops of the summed ``-log Pr(the two counts are equal)`` of the tiles (Eq. 7.4),
-        and ``weighted``: the same with its present weight.
+        ``consistency``: mean over crops of the tiles' summed loss, :func:`taught_count_loss` or
+        :func:`equal_count_loss`, and ``weighted``: the same with its present weight.
     """
     both = network(torch.cat((views.first, views.second)), torch.cat((views.psf_sigma_px, views.psf_sigma_px))).logit
     first, second = both.chunk(2)
-    loss = equal_count_loss(_tiles(first, settings.tile_px), _tiles(_turned_back(second, views.turn), settings.tile_px))
+    compare = taught_count_loss if settings.form == "taught" else equal_count_loss
+    loss = compare(_tiles(first, settings.tile_px), _tiles(_turned_back(second, views.turn), settings.tile_px))
     loss = loss.sum() / len(first)
     weight = settings.weight * (min(1.0, progress / settings.ramp) if settings.ramp else 1.0)
     return {"consistency": loss, "weighted": weight * loss}
@@ -127,13 +134,39 @@ def equal_count_loss(first: Tensor, second: Tensor) -> Tensor:
     Tensor (items,)
         The loss (Eq. 7.4 with its sign turned), from the part of the distributions within six standard deviations.
     """
+    p, q = _log_count_distributions(first, second)
+    return -torch.logsumexp(p + q, 1).to(first)
+
+
+def taught_count_loss(teacher: Tensor, pupil: Tensor) -> Tensor:
+    """How far the pupil's count distribution lies from the teacher's, ``Σ Pr(Ct = c) log(Pr(Ct = c)/Pr(Cp = c))``.
+
+    Zero where both are the same, however uncertain; the teacher is not moved.
+
+    Parameters
+    ----------
+    teacher, pupil : Tensor (items, candidates)
+        Existence logits; ``-inf`` for padding.
+
+    Returns
+    -------
+    Tensor (items,)
+        The loss, from the part of the distributions within six standard deviations.
+    """
+    taught, learned = _log_count_distributions(teacher.detach(), pupil)
+    # What the teacher holds impossible adds nothing, and has no gradient.
+    gap = torch.where(taught > _NEGLIGIBLE, taught - learned.clamp_min(_NEGLIGIBLE), 0.0)
+    return (taught.exp() * gap).sum(1).to(pupil)
+
+
+def _log_count_distributions(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    """Logarithms of both count distributions, up to the counts that matter."""
     # A probability that rounds to 1 would make counts impossible.
     p, q = (torch.sigmoid(logits.double()).clamp_max(_LARGEST_PROBABILITY) for logits in (first, second))
     mean = torch.maximum(p.detach().sum(1), q.detach().sum(1))
     highest = int(torch.ceil(mean + _SPAN * mean.clamp_min(1).sqrt()).max())
     highest = min(highest, max(first.shape[1], second.shape[1]))
-    together = poisson_binomial_log_pmf(p, highest) + poisson_binomial_log_pmf(q, highest)
-    return -torch.logsumexp(together, 1).to(first)
+    return poisson_binomial_log_pmf(p, highest), poisson_binomial_log_pmf(q, highest)
 
 
 def _tiles(logits: Tensor, tile_px: int) -> Tensor:
