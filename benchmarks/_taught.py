@@ -41,9 +41,9 @@ class Light:
     background_e: float = 50.0
 
 
-def taught_parser(description: str, *, steps: int) -> argparse.ArgumentParser:
-    """Options of a benchmark that trains many small networks."""
-    parser = make_parser(description, model=False, seeds=3)
+def taught_parser(description: str, *, steps: int, model: bool = False) -> argparse.ArgumentParser:
+    """Options of a benchmark of several trainings; ``model`` where they start from one."""
+    parser = make_parser(description, model=model, seeds=3)
     parser.add_argument("--steps", type=int, default=steps, metavar="N", help=f"steps of a run (default: {steps})")
     parser.add_argument(
         "--at-most", type=int, metavar="N", help="stop after N trainings; the next call continues where this one ended"

@@ -8,11 +8,13 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tifffile
 
 from smlm_pb.simulation import simulate
 from smlm_pb.simulation.presets import density_sweep
+from smlm_pb.simulation.scenes import SceneSettings, draw_scene
 from smlm_pb.training.methods import DEFAULT_METHOD, METHODS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
@@ -158,3 +160,22 @@ def test_other_scores_need_no_other_training(script, stack, tmp_path, capsys):
     assert run(script, "baselines", stack, tmp_path, *options, "--frames", "3") == 0
     assert capsys.readouterr().out.count("s of scoring") == 2
     assert weights.stat().st_mtime_ns == trained
+
+
+def test_exact_scenes_hold_nothing_but_the_movie(script):
+    fine_tune = script("fine_tune")
+    settings = SceneSettings(**fine_tune._exact_scenes(1.6))
+    scenes = [draw_scene(np.random.default_rng(seed), settings, 48) for seed in range(20)]
+    assert {scene.psf_sigma_px for scene in scenes} == {fine_tune.PSF_SIGMA_PX}
+    assert all(np.ptp(scene.background) == 0 for scene in scenes)
+    assert np.mean([scene.background.mean() for scene in scenes]) == pytest.approx(fine_tune.BACKGROUND_E)
+    photons = np.concatenate([scene.photons for scene in scenes])
+    assert photons.mean() == pytest.approx(fine_tune.PHOTONS, rel=0.1)
+    per_um2 = len(photons) / (20 * 4.8**2)
+    assert per_um2 == pytest.approx(fine_tune.DENSITY_PER_UM2, rel=0.15)
+
+
+def test_time_to_most_of_a_gain(script):
+    fine_tune = script("fine_tune")
+    assert fine_tune._time_to([(1, 0.5), (2, 0.6), (3, 0.69), (4, 0.7), (5, 0.68)], 0.9) == 3
+    assert fine_tune._time_to([(1, 0.5), (2, 0.5), (3, 0.4)], 0.95) is None
