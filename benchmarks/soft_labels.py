@@ -88,7 +88,8 @@ def _train_and_test(
     test, test_truth = movie_of(folder, "test", DENSITY_PER_UM2, frames=test_frames, size_px=SIZE_PX, seed=1000 + seed)
     rng, jitter_px = np.random.default_rng([seed, round(jitter_nm)]), jitter_nm / PIXEL_NM
     moved = {axis: truth[axis] + rng.normal(0.0, jitter_px, len(truth)) for axis in "xy"}
-    inside = (np.abs([moved["x"], moved["y"]]) < SIZE_PX + 2).all(0)
+    # Labels further out would be taken for those of another movie.
+    inside = (np.abs(np.array([moved["x"], moved["y"]]) - (SIZE_PX - 1) / 2) < SIZE_PX / 2 + 2).all(0)
     labels = truth.with_columns(**moved).select(inside)
     labels.save(folder / "labels.csv", format="csv")
     _, known_as, told, _ = METHODS[method]
