@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_plugin.filters import FilterChain
+from napari_plugin.layer_steps import first_drawing, insert_quietly
 from napari_plugin.molecule_layers import (
     point_coordinates,
     points_arguments,
@@ -166,12 +167,12 @@ class GrowingPoints:
     def add(self) -> None:
         """Add the layer, hidden: drawing it for the first time takes as long as adding it."""
         self.layer.visible = False
-        self._viewer.layers.append(self.layer)
+        insert_quietly(self._viewer, self.layer)
 
-    def show(self) -> None:
-        """Let it be seen."""
+    def show(self) -> Generator[None, None, None]:
+        """Let it be seen, one part of it after the other."""
         if self.is_there:
-            self.layer.visible = True
+            yield from first_drawing(self._viewer, self.layer)
 
     def frame_on_screen(self) -> int:
         """Number of the movie's frame that is shown."""
@@ -209,12 +210,8 @@ class GrowingPoints:
         full.visible = False
         metadata, full.metadata = full.metadata, {HELPER_KEY: "running"}  # whoever listens looks at it once, at the end
         with unpainted(widget):
-            active = layers.selection.active
-            layers.insert(layers.index(self.layer) + 1 if self.is_there else len(layers), full)
+            insert_quietly(self._viewer, full, layers.index(self.layer) + 1 if self.is_there else None)
             yield
-            if active in layers:
-                layers.selection.active = active
-                yield
             if self.is_there:
                 remove_safely(self._viewer, self.layer)
                 yield
@@ -222,7 +219,7 @@ class GrowingPoints:
         full.name, full.metadata = self._name, metadata
         molecules.layer = full
         if visible and full in layers:
-            full.visible = True
+            yield from first_drawing(self._viewer, full)
 
     def _fill(self, table: Localizations) -> Iterator[None]:
         arguments = points_arguments(table, place=self._place)

@@ -46,7 +46,7 @@ class Results(QObject):
         self._known: dict[int, Molecules] = {}
         self.current: Molecules | None = None
         self._inspected: int | None = None
-        self.image = ResultImage(self._viewer, self._on_image_failed, self)
+        self.image = ResultImage(self._viewer, self._on_image_failed, panel, self)
         self.image.set_options(panel.image.options())
         self.image.drawn.connect(lambda rendering: panel.image.note.say(_about_image(rendering)))
         self._files = Latest(self._on_saved, panel.fail, self)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 from qtpy.QtCore import QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from napari_plugin.background import Latest
 from napari_plugin.image_layers import (
@@ -18,7 +20,9 @@ from napari_plugin.image_layers import (
     draw_image,
     image_placement,
 )
+from napari_plugin.layer_steps import insert_quietly
 from napari_plugin.movie_layers import HELPER_KEY, Place
+from napari_plugin.turns import Turns, unpainted
 
 if TYPE_CHECKING:
     from napari_plugin.molecules import Molecules
@@ -89,17 +93,21 @@ class ResultImage(QObject):
         The viewer.
     on_error : callable
         Called with what went wrong.
+    panel : QWidget
+        Any widget of the window.
     """
 
     drawn = Signal(object)
 
-    def __init__(self, viewer: Any, on_error: Callable[[Exception], None], parent: QObject | None = None) -> None:
+    def __init__(
+        self, viewer: Any, on_error: Callable[[Exception], None], panel: QWidget, parent: QObject | None = None
+    ) -> None:
         super().__init__(parent)
-        self._viewer = viewer
+        self._viewer, self._panel = viewer, panel
         self._layers: dict[str, Any] = {}
         self._molecules: Molecules | None = None
         self._options = ImageOptions()
-        self._latest = Latest(self._show, on_error, self)
+        self._latest, self._turns = Latest(self._on_rendered, on_error, self), Turns(self)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_SETTLE_MS)
@@ -140,36 +148,34 @@ class ResultImage(QObject):
         elif (layer := self._existing("plain")) is not None and layer.visible:
             self._viewer.layers.remove(layer)
 
-    def prepare(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
-        """Make the layer of a run that begins, where there is none; :meth:`add` and :meth:`reveal` take it further.
+    def begin_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> Generator[None, None, None]:
+        """Show the image of a run that begins, in steps.
 
-        Making, adding and drawing it for the first time takes napari a tenth of a second each.
+        Making, adding and drawing a layer for the first time takes napari up to a tenth of a second each.
         """
-        self._latest.forget()
-        limits, placement = brightness_limits(image), image_placement(place, grid)
-        if self._existing("plain") is None:
-            self._layers["plain"] = self._make("plain", image, limits, placement, visible=False)
-        else:
-            self._put("plain", image, limits, place, grid)
-
-    def add(self) -> None:
-        """Put the layer into the viewer, where it is not there yet."""
-        if self._existing("plain") is None:
-            self._insert(self._layers["plain"])
-
-    def reveal(self) -> None:
-        """Let the layer be seen."""
-        if (layer := self._existing("plain")) is not None:
+        self._forget()
+        limits = brightness_limits(image)
+        if self._existing("plain") is not None:
+            yield from self._put("plain", image, limits, place, grid)
+            return
+        self._layers["plain"] = layer = self._make("plain", image, limits, image_placement(place, grid), visible=False)
+        yield
+        with unpainted(self._panel):
+            self._insert(layer)
+            yield
+        yield
+        if self._existing("plain") is layer:
             _set_visible(layer)
 
     def show_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
         """Show the image of a run that goes on."""
-        self._latest.forget()
-        self._put("plain", image, brightness_limits(image), place, grid)
+        self._forget()
+        self._put_at_once("plain", image, brightness_limits(image), place, grid)
 
     def close(self) -> None:
         """Let go of the viewer."""
         self._timer.stop()
+        self._turns.stop()
         self._latest.close()
         self._viewer.scene.camera.events.zoom.disconnect(self._on_view)
         self._viewer.scene.camera.events.center.disconnect(self._on_view)
@@ -211,15 +217,25 @@ class ResultImage(QObject):
             return max(pixel_size_nm, self._options.pixel_size_nm), None
         return pixel_size_nm, (float(low[0]), float(low[1]), float(high[0]), float(high[1]))
 
-    def _show(self, picture: _Picture) -> None:
-        self.rendering = picture.rendering
+    def _forget(self) -> None:
+        """What was asked for before, and is not shown yet, is not wanted any more."""
+        self._latest.forget()
+        self._turns.stop()
+
+    def _on_rendered(self, picture: _Picture) -> None:
+        self._turns.start(self._show(picture))
+
+    def _show(self, picture: _Picture) -> Generator[None, None, None]:
         in_colour = picture.pixels.ndim == 3
         limits = picture.limits if picture.is_new_view or self._options.follow_view else None
-        self._put("colour" if in_colour else "plain", picture.pixels, limits, picture.place, picture.rendering.grid)
+        yield from self._put(
+            "colour" if in_colour else "plain", picture.pixels, limits, picture.place, picture.rendering.grid
+        )
         other = self._existing("plain" if in_colour else "colour")
         if other is not None:
             other.visible = False
         self._fit_limits = False
+        self.rendering = picture.rendering
         self.drawn.emit(picture.rendering)
 
     # -- layers --------------------------------------------------------------------------------------------
@@ -228,6 +244,10 @@ class ResultImage(QObject):
         layer = self._layers.get(kind)
         return layer if layer is not None and layer in self._viewer.layers else None
 
+    def _put_at_once(self, *args: Any) -> None:
+        for _ in self._put(*args):
+            pass
+
     def _put(
         self,
         kind: str,
@@ -235,29 +255,35 @@ class ResultImage(QObject):
         limits: tuple[float, float] | None,
         place: Place,
         grid: Grid,
-    ) -> None:
+    ) -> Generator[None, None, None]:
+        """Show pixels; nothing is painted before they lie in the right place."""
         layer = self._existing(kind)
         placement = image_placement(place, grid)
         if layer is None:
-            active = self._viewer.layers.selection.active
             self._layers[kind] = self._make(kind, pixels, limits, placement, visible=True)
-            self._insert(self._layers[kind])
-            if active is not None and active in self._viewer.layers:
-                self._viewer.layers.selection.active = active
+            with unpainted(self._panel):
+                self._insert(self._layers[kind])
+                yield
             return
-        layer.data = pixels
-        _move(layer, placement)
-        if kind == "plain":
-            if limits is not None:
-                wanted = (limits[0], max(limits[1], 1e-6))
-                highest = max(wanted[1], float(pixels.max()))
-                if layer.contrast_limits_range[1] != highest:
-                    layer.contrast_limits_range = (0.0, highest)
-                if tuple(layer.contrast_limits) != wanted:
-                    layer.contrast_limits = wanted
-            if layer.colormap.name != self._options.colormap:
-                layer.colormap = self._options.colormap
+        with unpainted(self._panel) if _moves(layer, placement) else nullcontext():
+            layer.data = pixels
+            if kind == "plain":
+                self._set_brightness(layer, limits)
+            for name in _moves(layer, placement):
+                yield
+                setattr(layer, name, placement[name])
         _set_visible(layer)
+
+    def _set_brightness(self, layer: Any, limits: tuple[float, float] | None) -> None:
+        if limits is not None:
+            wanted = (limits[0], max(limits[1], 1e-6))
+            highest = max(wanted[1], float(layer.data.max()))
+            if layer.contrast_limits_range[1] != highest:
+                layer.contrast_limits_range = (0.0, highest)
+            if tuple(layer.contrast_limits) != wanted:
+                layer.contrast_limits = wanted
+        if layer.colormap.name != self._options.colormap:
+            layer.colormap = self._options.colormap
 
     def _make(
         self,
@@ -288,7 +314,7 @@ class ResultImage(QObject):
 
         layers = self._viewer.layers
         lowest = next((index for index, other in enumerate(layers) if isinstance(other, Points)), len(layers))
-        layers.insert(lowest, layer)
+        insert_quietly(self._viewer, layer, lowest)
 
 
 def _set_visible(layer: Any) -> None:
@@ -297,11 +323,15 @@ def _set_visible(layer: Any) -> None:
         layer.visible = True
 
 
-def _move(layer: Any, placement: dict[str, Any]) -> None:
-    """Put a layer where it belongs; what is right already is left alone, because each change draws anew."""
-    for name in ("scale", "translate"):
-        if not np.allclose(getattr(layer, name), placement[name], rtol=1e-12, atol=0):
-            setattr(layer, name, placement[name])
-    for name in ("units", "axis_labels"):
-        if tuple(map(str, getattr(layer, name))) != tuple(map(str, placement[name])):
-            setattr(layer, name, placement[name])
+def _moves(layer: Any, placement: dict[str, Any]) -> list[str]:
+    """What is not right yet of where a layer lies; each of these changes makes napari cut all layers anew."""
+    wrong = [
+        name
+        for name in ("scale", "translate")
+        if not np.allclose(getattr(layer, name), placement[name], rtol=1e-12, atol=0)
+    ]
+    return wrong + [
+        name
+        for name in ("units", "axis_labels")
+        if tuple(map(str, getattr(layer, name))) != tuple(map(str, placement[name]))
+    ]

@@ -97,7 +97,6 @@ class RunController(QObject):
 
     def _begin(self, job: LocalizeJob) -> Generator[None, None, None]:
         """Add the layers, then start; adding and drawing one takes napari a tenth of a second, so each in its turn."""
-        active = self._viewer.layers.selection.active
         info = job.request.whole or job.request.movie.info
         self._points = points = GrowingPoints(self._viewer, self._place, Localizations.empty(info), self._name)
         self._own_layer = points.layer
@@ -106,28 +105,13 @@ class RunController(QObject):
         with unpainted(self._panel):
             points.add()
             yield
-            self._activate(active)
-            yield
         yield
-        points.show()
+        yield from points.show()
         yield
         if pixels is not None and job.grid is not None:
-            self._image.prepare(pixels, job.grid, self._place)
-            yield
-            with unpainted(self._panel):
-                self._image.add()
-                yield
-                self._activate(active)
-                yield
-            yield
-            self._image.reveal()
+            yield from self._image.begin_growing(pixels, job.grid, self._place)
             yield
         self._start_worker(job)
-
-    def _activate(self, layer: Any) -> None:
-        """A layer that is added becomes the active one; the one before should stay it."""
-        if layer is not None and layer in self._viewer.layers:
-            self._viewer.layers.selection.active = layer
 
     def _start_worker(self, job: LocalizeJob) -> None:
         from napari.qt.threading import create_worker

@@ -10,6 +10,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from napari_plugin.background import Latest
+from napari_plugin.layer_steps import insert_quietly
 from napari_plugin.molecule_layers import point_coordinates, points_arguments
 from napari_plugin.molecules import remove_safely
 from napari_plugin.movie_layers import HELPER_KEY, Place, Region, placed_in_whole
@@ -318,12 +319,11 @@ class Preview(QObject):
         return result.candidates.select(result.candidates.probability >= np.float32(threshold))
 
     def _add(self, info: MovieInfo, place: Place) -> None:
-        active = self._viewer.layers.selection.active
+        from napari.layers import Points
+
         arguments = points_arguments(Localizations.empty(info), place=place, name=_PREVIEW)
-        arguments |= {"border_color": "#ff9d00", "metadata": {HELPER_KEY: "preview"}}
-        self._layer = self._viewer.add_points(**arguments)
-        if active is not None and active in self._viewer.layers:
-            self._viewer.layers.selection.active = active
+        self._layer = Points(**arguments | {"border_color": "#ff9d00", "metadata": {HELPER_KEY: "preview"}})
+        insert_quietly(self._viewer, self._layer)
 
 
 def _is_same(one: tuple[Conditions, str, bool], other: tuple[Conditions, str, bool] | None) -> bool:

@@ -113,7 +113,7 @@ class Lively:
         if self._hand_over_s is None:
             self._hand_over_s = sys.getswitchinterval()
             sys.setswitchinterval(min(_HAND_OVER_S, self._hand_over_s))
-            gc.freeze()
+        gc.freeze()  # also what a run has left that ended just now
 
     def end(self) -> None:
         """Leave everything as it was found."""

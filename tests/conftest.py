@@ -42,4 +42,6 @@ def _why_no_window() -> str | None:
         return "no display: run under xvfb-run, as 'make test' does"
     if importlib.util.find_spec("napari") is None:
         return "napari is not installed: pip install 'smlm-pb[napari]'"
+    if importlib.util.find_spec("pytestqt") is None:
+        return "pytest-qt is not installed: pip install 'smlm-pb[test]'"
     return None
