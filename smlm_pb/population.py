@@ -25,6 +25,8 @@ class Population:
         Their 16th and 84th percentile.
     density_per_px2 : float
         Mean number of molecules per frame and square pixel.
+    photon_scale : float
+        By what a network's photons must be multiplied to be those in the pixels of this movie; a network is not told.
 
     Raises
     ------
@@ -36,6 +38,7 @@ class Population:
     photons_low: float
     photons_high: float
     density_per_px2: float
+    photon_scale: float = 1.0
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():

@@ -6,16 +6,21 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from smlm_pb import localize
 from smlm_pb.camera import Camera
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE
 from smlm_pb.localization.movie_population import LEAST_MOLECULES, population_of
+from smlm_pb.localization.photometry import photon_scale
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.inference import FixedWidthNetwork
 from smlm_pb.population import Population
 from smlm_pb.refinement.crlb import crlb
+from smlm_pb.simulation import simulate
 from smlm_pb.simulation.photon_laws import PhotonLaw, measured_population
+from smlm_pb.simulation.presets import density_sweep
+from smlm_pb.simulation.rendering import render_separable
 from smlm_pb.simulation.scenes import SceneSettings, draw_scene
 from smlm_pb.training.batches import collate
 from smlm_pb.training.loop import _told_more
@@ -190,3 +195,42 @@ def test_conditions_are_of_order_one_over_the_whole_range():
     numbers = condition_of(torch.linspace(0.8, 2.0, len(told)), told)
     assert numbers.shape == (8, 7)
     assert numbers.abs().max() < 4
+
+
+def spots(scale, neighbours, seed=0):
+    """Frames of molecules that a network has found, but whose photons it states too small or too large."""
+    rng = np.random.default_rng(seed)
+    frame = np.repeat(np.arange(6), 9)
+    x, y = (np.tile(places, 6) + rng.uniform(-0.5, 0.5, 54) for places in np.indices((3, 3)).reshape(2, 9) * 16 + 8)
+    if neighbours:  # 3 px away, half as bright
+        frame, x, y = np.tile(frame, 2), np.append(x, x + 3.0), np.append(y, y)
+    photons = np.where(np.arange(len(x)) < 54, 3000.0, 1500.0)
+    mean = np.full((6, 48, 48), 30.0)
+    for k in range(6):
+        these = frame == k
+        mean[k] += render_separable(x[these], y[these], photons[these], 1.2, (48, 48))
+    rows = np.zeros(len(x), [("frame", "i8"), ("x", "f4"), ("y", "f4"), ("photons", "f4"), ("probability", "f4")])
+    rows["frame"], rows["x"], rows["y"], rows["photons"], rows["probability"] = frame, x, y, photons / scale, 0.95
+    return rows, rng.poisson(mean).astype(np.float32)
+
+
+@pytest.mark.parametrize("neighbours", [False, True])
+@pytest.mark.parametrize("scale", [0.7, 1.0, 1.4])
+def test_the_pixels_tell_by_how_much_photons_are_wrong(scale, neighbours):
+    rows, electrons = spots(scale, neighbours)
+    found = photon_scale(rows, np.arange(54), electrons, 1.2)
+    assert found == pytest.approx(scale, rel=0.02)
+
+
+def test_photons_that_cannot_be_measured_stay():
+    rows, electrons = spots(1.3, False)
+    assert photon_scale(rows, np.empty(0, np.intp), electrons, 1.2) == 1.0
+    assert photon_scale(rows, np.arange(54), np.full_like(electrons, 30.0), 1.2) == pytest.approx(0.4)
+
+
+def test_photons_of_the_table_are_those_in_the_pixels():
+    recipe = density_sweep(0.4, frames=30, size_px=64)
+    movie, _ = simulate(recipe, seed=3)
+    for model in ("default", "fast"):
+        found = localize(movie, model=model, camera=recipe.camera.camera(), pixel_size_nm=100, psf_sigma_px=1.1)
+        assert np.median(found["photons"]) == pytest.approx(2000, rel=0.06)

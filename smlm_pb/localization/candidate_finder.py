@@ -14,12 +14,13 @@ from smlm_pb.localization.candidates import Candidates, join_candidates, list_ca
 from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.significance import lone_significance
-from smlm_pb.localization.sparse import Controls, Group, LightFinder
+from smlm_pb.localization.sparse import REACH_PX, Controls, LightFinder
 
 if TYPE_CHECKING:
     import torch
 
     from smlm_pb.camera import Camera
+    from smlm_pb.localization.matched_filter import Places
     from smlm_pb.localization.model import Model
     from smlm_pb.localization.pipeline import Plan
     from smlm_pb.population import Population
@@ -64,6 +65,7 @@ class CandidateFinder:
         self._context = model.network.context_frames
         self._calibration = ModelCalibration.from_card(model.card)
         self._population = UNKNOWN_POPULATION if population is None else population.values()
+        self._photon_scale = np.float32(1.0 if population is None else population.photon_scale)
         with arithmetic(model.device):
             self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
         self._light: LightFinder | None = None
@@ -119,8 +121,8 @@ class CandidateFinder:
         batch = batch.to(self.device, non_blocking=True)
         if self._light is None:
             return self._of_whole_frames(batch, first_frame)
-        groups, whole = controls.take(*self._light(frames[:, 0]), first_frame)
-        parts = [self._at(groups, batch, first_frame)]
+        places, whole = controls.take(*self._light(frames[:, 0]), first_frame)
+        parts = [self._at(places, batch, first_frame)]
         for as_a_whole, run in groupby(range(len(frames)), key=whole.__getitem__):
             if as_a_whole:
                 start, *others = run
@@ -128,11 +130,12 @@ class CandidateFinder:
         joined = join_candidates(parts)
         return joined._replace(rows=joined.rows[np.argsort(joined.rows["frame"], kind="stable")])
 
-    def _at(self, groups: list[Group], batch: torch.Tensor, first_frame: int) -> Candidates:
+    def _at(self, places: Places, batch: torch.Tensor, first_frame: int) -> Candidates:
         return list_candidates_at(
             self._network,
             batch,
-            groups,
+            places,
+            REACH_PX,
             first_frame=first_frame,
             floor=min(self._floor, SHARE_FLOOR),
             excess_noise_factor=self.camera.excess_noise_factor,
@@ -161,6 +164,7 @@ class CandidateFinder:
             self.camera,
             self._population,
         )
+        found.rows["photons"] *= self._photon_scale
         if self._least_significance <= 0:
             return found
         significance = lone_significance(

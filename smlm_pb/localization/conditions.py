@@ -91,7 +91,7 @@ def look_closer(job: Job) -> Job:
         return look_at(electrons, model, population=population, precision=conditions.precision, **what)
 
     if is_told(model):
-        population, rows = measure_population(look, electrons.shape, **what)
+        population, rows = measure_population(look, electrons, **what)
     else:
         population, rows = None, look(None)
     least = 0.0 if by_threshold else round(measure_least_significance(rows, electrons, **what), 2)

@@ -6,12 +6,14 @@ first without knowing, then knowing what the first look has told.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.neighbours import pairs_within, squared_distance
+from smlm_pb.localization.photometry import photon_scale
 from smlm_pb.population import Population
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _LEAST_RATIO = 1.02
 
 def measure_population(
     look: Callable[[Population | None], npt.NDArray[Any]],
-    shape: tuple[int, ...],
+    electrons: npt.NDArray[np.float32],
     *,
     camera: Camera,
     psf_sigma_px: float,
@@ -45,8 +47,8 @@ def measure_population(
     ----------
     look : callable
         What the network lists in the sample, by what it is told of the population.
-    shape : (int, int, int)
-        Frames, height and width of the sample.
+    electrons : array (frame, y, x), float32
+        The sample, in electrons whose noise has variance = mean.
     camera : Camera
         Where the electrons come from.
     psf_sigma_px : float
@@ -60,11 +62,12 @@ def measure_population(
         What the network has listed in its last look.
     """
     rows = look(None)
-    first = population_of(rows, shape, camera=camera, psf_sigma_px=psf_sigma_px)
+    first = population_of(rows, electrons.shape, camera=camera, psf_sigma_px=psf_sigma_px, electrons=electrons)
     if first is None:
         return None, rows
-    rows = look(first)
-    return population_of(rows, shape, camera=camera, psf_sigma_px=psf_sigma_px), rows
+    rows = look(replace(first, photon_scale=1.0))
+    second = population_of(rows, electrons.shape, camera=camera, psf_sigma_px=psf_sigma_px, electrons=electrons)
+    return second, rows
 
 
 def is_told(model: Model) -> bool:
@@ -73,7 +76,12 @@ def is_told(model: Model) -> bool:
 
 
 def population_of(
-    rows: npt.NDArray[Any], shape: tuple[int, ...], *, camera: Camera, psf_sigma_px: float
+    rows: npt.NDArray[Any],
+    shape: tuple[int, ...],
+    *,
+    camera: Camera,
+    psf_sigma_px: float,
+    electrons: npt.NDArray[np.float32] | None = None,
 ) -> Population | None:
     """The population that candidates speak of.
 
@@ -87,6 +95,9 @@ def population_of(
         Where the electrons come from.
     psf_sigma_px : float
         PSF width, px.
+    electrons : array (frame, y, x), float32, optional
+        The frames, in electrons whose noise has variance = mean: what is told of brightness is then what the pixels
+        hold, and not the network's opinion, which would confirm itself.
 
     Returns
     -------
@@ -98,8 +109,12 @@ def population_of(
     if len(found) < LEAST_MOLECULES:
         return None
     excess = camera.excess_noise_factor
-    chosen = found[_least_crowded(found, psf_sigma_px)]
-    photons = chosen["photons"].astype(np.float64).clip(1.0) / excess
+    least_crowded = _least_crowded(found, psf_sigma_px)
+    scale = 1.0
+    if electrons is not None:
+        scale = photon_scale(found, least_crowded, electrons * np.float32(excess), psf_sigma_px)
+    chosen = found[least_crowded]
+    photons = scale * chosen["photons"].astype(np.float64).clip(1.0) / excess
     low, middle, high = np.percentile(photons, _PERCENTILES)
     blur = _photon_error(middle, float(np.median(chosen["background"])) / excess, camera, psf_sigma_px)
     below, above = (np.sqrt(max(np.log(ratio) ** 2 - blur**2, 0.0)) for ratio in (middle / low, high / middle))
@@ -109,6 +124,7 @@ def population_of(
         photons_low=float(middle / max(_LEAST_RATIO, np.exp(below))),
         photons_high=float(middle * max(_LEAST_RATIO, np.exp(above))),
         density_per_px2=density,
+        photon_scale=scale,
     )
 
 
