@@ -8,15 +8,18 @@ from smlm_pb.camera import Camera
 from smlm_pb.localization import load_model
 from smlm_pb.localization.candidate_finder import CandidateFinder
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE
+from smlm_pb.localization.crops import cut_crops, owners
+from smlm_pb.localization.matched_filter import MatchedFilter, Places, find_peaks
 from smlm_pb.localization.neighbours import places as coordinates
 from smlm_pb.localization.neighbours import tree_of
 from smlm_pb.localization.pipeline import plan_work
 from smlm_pb.localization.significance import lone_significance
-from smlm_pb.localization.sparse import Controls, LightFinder, Places, cut_crops, owners
+from smlm_pb.localization.sparse import CONTROL, REACH_PX, Controls, LightFinder
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.inference import FixedWidthNetwork
 from smlm_pb.simulation import simulate
 from smlm_pb.simulation.presets import density_sweep
+from smlm_pb.simulation.rendering import render_separable
 
 SIGMA_PX = 1.1
 RADII = [0, 2, 3, 4]
@@ -75,17 +78,60 @@ def test_radii_of_the_layers():
 
 def test_every_pixel_near_a_place_has_one_owner():
     rng = np.random.default_rng(0)
-    groups = [
-        (Places(rng.integers(0, 2, 30), rng.integers(0, 20, 30), rng.integers(0, 25, 30)), reach) for reach in (1, 3)
-    ]
+    places = Places(rng.integers(0, 2, 30), rng.integers(0, 20, 30), rng.integers(0, 25, 30))
     seen, wanted = np.zeros((2, 20, 25), int), np.zeros((2, 20, 25), bool)
-    for (places, reach), own in zip(groups, owners(groups, seen.shape), strict=True):
-        for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
-            top, left = max(0, row - reach), max(0, column - reach)
-            wanted[frame, top : row + reach + 1, left : column + reach + 1] = True
-            for down, right in np.argwhere(own[k]) - reach:
-                seen[frame, row + down, column + right] += 1
+    own = owners(places, 3, seen.shape)
+    for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
+        wanted[frame, max(0, row - 3) : row + 4, max(0, column - 3) : column + 4] = True
+        for down, right in np.argwhere(own[k]) - 3:
+            seen[frame, row + down, column + right] += 1
     np.testing.assert_array_equal(seen, wanted)
+
+
+@pytest.mark.parametrize("sigma_px", [0.8, 1.1, 2.0])
+def test_the_filter_measures_in_standard_deviations(sigma_px):
+    noise = np.random.default_rng(3).poisson(40.0, (20, 64, 64)).astype(np.float32)
+    found = MatchedFilter(sigma_px, Camera()).significance(noise)
+    assert found.shape == noise.shape
+    assert found[:, 12:-12, 12:-12].mean() == pytest.approx(0.0, abs=0.05)
+    assert found[:, 12:-12, 12:-12].std() == pytest.approx(1.0, abs=0.05)
+
+
+def test_peaks_lie_between_the_pixels():
+    y, x = np.arange(20)[:, None], np.arange(30)
+    hill = 9 * np.exp(-((y - 7.3) ** 2 + (x - 11.8) ** 2) / 18)
+    edge = 5 * np.exp(-((y - 19) ** 2 + (x - 29) ** 2) / 18)
+    peaks = find_peaks(np.stack((0 * hill, hill + edge)).astype(np.float32), 4.0)
+    assert [index.tolist() for index in peaks.places.indices] == [[1, 1], [7, 19], [12, 29]]
+    np.testing.assert_allclose(peaks.shift[:, 0], (0.3, -0.2), atol=0.03)
+    assert peaks.height[0] == pytest.approx(9.0, rel=0.01)
+
+
+@pytest.mark.parametrize("at", [(15.0, 20.0), (15.4, 20.3), (0.2, 20.0), (15.0, 38.7)])
+def test_of_a_bright_molecule_nothing_is_left(at):
+    where = (np.array([at[1]]), np.array([at[0]]), np.array([20_000.0]), np.array([SIGMA_PX]))
+    expected = np.broadcast_to(render_separable(*where, (30, 40)) + 20.0, (40, 30, 40))
+    frames = np.random.default_rng(0).poisson(expected).astype(np.float32)
+    matched = MatchedFilter(SIGMA_PX, Camera())
+    peaks = find_peaks(matched.significance(frames), 6.0)
+    assert len(peaks.places) == 40
+    rest = matched.without(frames, peaks)
+    assert np.abs(rest.mean(0) - 20.0).max() < 0.15 * np.abs(frames.mean(0) - 20.0).max()
+    y, x = np.ogrid[:30, :40]
+    beside = np.maximum(abs(y - at[0]), abs(x - at[1])) > REACH_PX
+    assert matched.significance(rest).mean(0)[beside].max() < 3.0  # less than what is looked at
+
+
+@pytest.mark.parametrize("distance", [4.0, 5.5, 8.0, 11.0])
+def test_a_dim_molecule_near_a_bright_one_is_looked_at(distance):
+    dim = [(frame, 20.0, 15.0 + distance) for frame in range(100)]
+    frames = spots((100, 64, 64), *dim, photons=350.0) + spots(
+        (100, 64, 64), *((frame, 20.3, 15.0) for frame in range(100)), photons=5000.0, background=0.0, seed=1
+    )
+    places, whole = LightFinder(SIGMA_PX, Camera(), 4.5, RADII)(frames)
+    assert not whole.any()
+    near = (abs(places.row - 20) <= 1) & (abs(places.column - 15 - distance) <= REACH_PX)
+    assert len(np.unique(places.frame[near])) > 95
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (0.5, 0.5), (-0.3, 0.45)])
@@ -99,11 +145,10 @@ def test_light_that_is_significant_enough_is_never_passed_over(offset, at):
     how = {"psf_sigma_px": SIGMA_PX, "camera": Camera()}
     significance = lone_significance(rows, frames, first_frame=0, **how)
     least = float(np.median(significance))
-    groups, whole = LightFinder(SIGMA_PX, Camera(), least, RADII)(frames)
+    places, whole = LightFinder(SIGMA_PX, Camera(), least, RADII)(frames)
     assert not whole.any()
     near = np.zeros(300, bool)
-    for places, reach in groups:
-        near[places.frame[(abs(places.row - row) <= reach) & (abs(places.column - column) <= reach)]] = True
+    near[places.frame[(abs(places.row - row) <= REACH_PX) & (abs(places.column - column) <= REACH_PX)]] = True
     assert near[significance >= least].all()
     assert least > 3
 
@@ -112,10 +157,10 @@ def test_little_of_an_empty_frame_and_all_of_a_crowded_one():
     finder = LightFinder(SIGMA_PX, Camera(), 4.0, RADII)
     rng = np.random.default_rng(1)
     crowd = [(3, *place) for place in rng.uniform(0, 64, (250, 2))]
-    groups, whole = finder(spots((4, 64, 64), *crowd))
+    places, whole = finder(spots((4, 64, 64), *crowd))
     assert whole.tolist() == [False, False, False, True]
-    assert sum(len(places) for places, _ in groups) < 15
-    assert all((places.frame < 3).all() for places, _ in groups)
+    assert len(places) < 15
+    assert (places.frame < 3).all()
 
 
 @pytest.mark.parametrize("density", [0.05, 0.3])
@@ -147,15 +192,14 @@ def test_nothing_is_passed_over_where_everything_is_asked_for():
 
 
 def test_controls_stand_for_the_frames_that_are_not_looked_at():
-    """Frame 32 is looked at as a whole: what it lists in the dark counts for the fifteen others, too."""
+    """One frame is looked at as a whole: what it lists in the dark counts for those that it stands for, too."""
     frame, row, column = np.array([0, 1, 2, 2]), np.array([10, 10, 10, 30]), np.array([20, 20, 20, 5])
     controls = Controls()
-    groups, whole = controls.take([(Places(frame, row, column), 3)], np.array([False, False, False, True]), 30)
+    places, whole = controls.take(Places(frame, row, column), np.array([False, False, False, True]), CONTROL - 2)
     assert whole.tolist() == [False, False, True, True]
-    ((places, reach),) = groups
-    assert (places.frame.tolist(), reach) == ([0, 1], 3)
+    assert places.frame.tolist() == [0, 1]
     rows = np.zeros(4, CANDIDATE_DTYPE)
-    rows["frame"], rows["probability"] = (31, 32, 32, 32), (0.1, 0.25, 0.2, 0.9)
+    rows["frame"], rows["probability"] = (CONTROL - 1, CONTROL, CONTROL, CONTROL), (0.1, 0.25, 0.2, 0.9)
     rows["x"], rows["y"] = (50, 50, 23.4, 20), (50, 50, 30, 10)
-    assert controls.dark_mass(rows) == pytest.approx(15 * (0.25 + 0.2))
+    assert controls.dark_mass(rows) == pytest.approx((CONTROL - 1) * (0.25 + 0.2))
     assert Controls().dark_mass(rows) == 0

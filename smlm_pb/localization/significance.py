@@ -213,12 +213,12 @@ def _skewness(camera: Camera) -> float:
     return 1 + 0.5 * (camera.excess_noise_factor - 1)
 
 
-def filter_sizes(psf_sigma_px: float) -> tuple[int, int, float]:
-    """Half the width of the window that significance is measured in, and of the narrowest one that holds a molecule.
+def filter_sizes(psf_sigma_px: float) -> tuple[int, float]:
+    """Half the width of the window that significance is measured in.
 
     And how far from something bright candidates may have it as a neighbour, px.
     """
-    return _half_window(psf_sigma_px), max(2, math.ceil(2.5 * psf_sigma_px)), _reach(psf_sigma_px) + 2
+    return _half_window(psf_sigma_px), _reach(psf_sigma_px) + 2
 
 
 def _half_window(psf_sigma_px: float) -> int:
