@@ -30,6 +30,8 @@ LEAST_MOLECULES = 25
 _ALONE_WIDTHS = 4.0
 #: Where fewer than this stand alone, those that are least crowded are taken.
 _ENOUGH, _LEAST_CROWDED_SHARE = 100, 0.25
+#: Where fewer stand alone, those that seem to are lit by others that nobody found: their pixels tell nothing.
+_ALONE_SHARE = 0.05
 _PERCENTILES = (16, 50, 84)
 _LEAST_RATIO = 1.02
 
@@ -109,10 +111,11 @@ def population_of(
     if len(found) < LEAST_MOLECULES:
         return None
     excess = camera.excess_noise_factor
-    least_crowded = _least_crowded(found, psf_sigma_px)
+    distance = _to_the_nearest(found, psf_sigma_px)
+    least_crowded, alone = _least_crowded(distance), np.flatnonzero(np.isinf(distance))
     scale = 1.0
-    if electrons is not None:
-        scale = photon_scale(found, least_crowded, electrons * np.float32(excess), psf_sigma_px)
+    if electrons is not None and len(alone) >= max(LEAST_MOLECULES, _ALONE_SHARE * len(found)):
+        scale = photon_scale(found, alone, electrons * np.float32(excess), psf_sigma_px)
     chosen = found[least_crowded]
     photons = scale * chosen["photons"].astype(np.float64).clip(1.0) / excess
     low, middle, high = np.percentile(photons, _PERCENTILES)
@@ -128,17 +131,22 @@ def population_of(
     )
 
 
-def _least_crowded(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.intp]:
-    """Indices of molecules that stand alone, or of those that come closest to it."""
+def _to_the_nearest(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.float64]:
+    """Squared distance (n,) to the nearest other molecule, px²; infinite for those that stand alone."""
     distance = np.full(len(found), np.inf)
     first, second = pairs_within(found, _ALONE_WIDTHS * psf_sigma_px)
     apart = squared_distance(found["x"].astype(np.float64), found["y"].astype(np.float64), first, second)
     for one in (first, second):
         np.minimum.at(distance, one, apart)
+    return distance
+
+
+def _least_crowded(distance: npt.NDArray[np.float64]) -> npt.NDArray[np.intp]:
+    """Indices of molecules that stand alone, or of those that come closest to it."""
     alone = np.flatnonzero(np.isinf(distance))
     if len(alone) >= _ENOUGH:
         return alone
-    at_least = max(len(alone), min(len(found), max(_ENOUGH, int(_LEAST_CROWDED_SHARE * len(found)))))
+    at_least = max(len(alone), min(len(distance), max(_ENOUGH, int(_LEAST_CROWDED_SHARE * len(distance)))))
     return np.argsort(-distance, kind="stable")[:at_least]
 
 
