@@ -217,7 +217,7 @@ def _figure(points: list[dict[str, Any]]) -> Any:
         ax.set_yticks(at, [p["condition"] for p in points] if what == "roc_area" else [])
         ax.invert_yaxis()
         ax.set_title(title)
-    axes[0, 0].legend(frameon=False)
+    axes[0, 0].legend(frameon=False, loc="lower left")
     return figure
 
 
