@@ -327,9 +327,9 @@ def test_learning_rate_rises_and_falls():
 
 
 def test_a_run_is_not_overwritten(tmp_path, finished):
-    with pytest.raises(OutputError, match=r"already holds a run: continue it with --resume"):
+    with pytest.raises(OutputError, match=r"already holds a run: continue it with resume=True"):
         run(finished[0])
-    with pytest.raises(ConfigurationError, match=r"No checkpoint in .*without --resume"):
+    with pytest.raises(ConfigurationError, match=r"No checkpoint in .*without resume=True"):
         run(tmp_path, resume=True)
     blocked = tmp_path / "file"
     blocked.touch()
@@ -709,6 +709,24 @@ def test_training_on_a_graphics_card(tmp_path, precision):
     assert result.steps == 4
     assert train(tiny(precision=precision), tmp_path, device="cuda", resume=True).steps == 6
     assert re.match(r"[0-9a-f]{64}$", load_model(tmp_path / "tiny", "cpu").card.weights_sha256)
+
+
+def test_a_run_that_starts_from_a_model_may_reach_further(tmp_path, finished):
+    """What lies near the pixel's centre stays where it was."""
+    start = finished[1].model_folder
+    before = load_model(start, "cpu").network
+    reach = 1.5 * before.reach_px
+    network = {**tiny().network.model_dump(), "reach_px": reach}
+    result = run(tmp_path, tiny(name="second", steps=1, learning_rate=1e-9, start_from=str(start), network=network))
+    after = load_model(result.model_folder, "cpu").network
+    assert after.reach_px == pytest.approx(reach)
+    image, width = torch.rand(1, 1, 16, 16) * 100, torch.full((1,), 1.2)
+    with torch.no_grad():
+        one, two = before(image, width), after(image, width)
+    near = one.dx.abs() < 0.15 * before.reach_px
+    assert near.any()
+    assert torch.allclose(one.dx[near], two.dx[near], atol=0.01)
+    assert torch.allclose(one.logit, two.logit, atol=1e-3)
 
 
 def test_a_run_can_start_from_a_model(tmp_path, finished):

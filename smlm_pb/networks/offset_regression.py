@@ -98,6 +98,13 @@ class OffsetRegressionNetwork(nn.Module):
         image = scale_frames(electrons, self.context_frames).contiguous(memory_format=torch.channels_last)
         return self.read_out(self.backbone(image, condition_of(psf_sigma_px.to(electrons.dtype), population)))
 
+    @torch.no_grad()
+    def scale_offsets(self, factor: float) -> None:
+        """Multiply what the head says of offsets, before it is bounded: small ones stay where another reach is set."""
+        rows = slice(self.n_candidates, 3 * self.n_candidates)
+        self.head.weight[rows] *= factor
+        self.head.bias[rows] *= factor  # type: ignore[index]
+
     def read_out(self, features: Tensor) -> PointField:
         """Candidates of every pixel from the features ``(batch, channels, height, width)`` of the backbone."""
         with torch.autocast(features.device.type, enabled=False):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.model import load_model
-from smlm_pb.networks import NetworkSettings, PointNetwork, build_network
+from smlm_pb.networks import NetworkSettings, OffsetRegressionNetwork, PointNetwork, build_network
 from smlm_pb.training.batches import Batch, batch_stream
 from smlm_pb.training.calibration import calibrate
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
@@ -361,13 +361,17 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
     assert experiment.start_from is not None
     start = load_model(experiment.start_from, "cpu")
     theirs = NetworkSettings(**start.card.network)
-    told_less = theirs.told == "population" and experiment.network.told == "psf"
-    if told_less or theirs.model_copy(update={"told": experiment.network.told}) != experiment.network:
+    own = experiment.network
+    told_less = theirs.told == "population" and own.told == "psf"
+    free = {"told": own.told, "reach_px": own.reach_px}
+    if told_less or theirs.model_copy(update=free) != own:
         raise ConfigurationError(
             f"start_from = '{experiment.start_from}' has the network {theirs.model_dump(mode='json')}, the experiment "
             "another: copy these values to its 'network' section."
         )
     network.load_state_dict(_told_more(start.network.state_dict(), network.state_dict()))
+    if theirs.reach_px != own.reach_px and isinstance(network, OffsetRegressionNetwork):
+        network.scale_offsets(theirs.reach_px / own.reach_px)
     return {"model": start.card.name, "weights_sha256": start.card.weights_sha256}
 
 
