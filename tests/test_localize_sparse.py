@@ -14,7 +14,7 @@ from smlm_pb.localization.neighbours import places as coordinates
 from smlm_pb.localization.neighbours import tree_of
 from smlm_pb.localization.pipeline import plan_work
 from smlm_pb.localization.significance import lone_significance
-from smlm_pb.localization.sparse import CONTROL, REACH_PX, Controls, LightFinder
+from smlm_pb.localization.sparse import REACH_PX, Controls, LightFinder
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.inference import FixedWidthNetwork
 from smlm_pb.simulation import simulate
@@ -42,6 +42,14 @@ def spots(shape, *where, photons=2000.0, background=20.0, seed=0):
         spot = np.exp(-((y - row) ** 2 + (x - column) ** 2) / (2 * SIGMA_PX**2))
         image[frame] += photons * spot / (2 * np.pi * SIGMA_PX**2)
     return np.random.default_rng(seed).poisson(image).astype(np.float32)
+
+
+def looked_at(groups, frames, row, column):
+    """Which frames are looked at there."""
+    near = np.zeros(frames, bool)
+    for places, reach in groups:
+        near[places.frame[(abs(places.row - row) <= reach) & (abs(places.column - column) <= reach)]] = True
+    return near
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -78,13 +86,16 @@ def test_radii_of_the_layers():
 
 def test_every_pixel_near_a_place_has_one_owner():
     rng = np.random.default_rng(0)
-    places = Places(rng.integers(0, 2, 30), rng.integers(0, 20, 30), rng.integers(0, 25, 30))
+    groups = [
+        (Places(rng.integers(0, 2, 30), rng.integers(0, 20, 30), rng.integers(0, 25, 30)), reach) for reach in (1, 3)
+    ]
     seen, wanted = np.zeros((2, 20, 25), int), np.zeros((2, 20, 25), bool)
-    own = owners(places, 3, seen.shape)
-    for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
-        wanted[frame, max(0, row - 3) : row + 4, max(0, column - 3) : column + 4] = True
-        for down, right in np.argwhere(own[k]) - 3:
-            seen[frame, row + down, column + right] += 1
+    for (places, reach), own in zip(groups, owners(groups, seen.shape), strict=True):
+        for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
+            top, left = max(0, row - reach), max(0, column - reach)
+            wanted[frame, top : row + reach + 1, left : column + reach + 1] = True
+            for down, right in np.argwhere(own[k]) - reach:
+                seen[frame, row + down, column + right] += 1
     np.testing.assert_array_equal(seen, wanted)
 
 
@@ -128,10 +139,10 @@ def test_a_dim_molecule_near_a_bright_one_is_looked_at(distance):
     frames = spots((100, 64, 64), *dim, photons=350.0) + spots(
         (100, 64, 64), *((frame, 20.3, 15.0) for frame in range(100)), photons=5000.0, background=0.0, seed=1
     )
-    places, whole = LightFinder(SIGMA_PX, Camera(), 4.5, RADII)(frames)
+    groups, whole = LightFinder(SIGMA_PX, Camera(), 4.5, RADII)(frames)
     assert not whole.any()
-    near = (abs(places.row - 20) <= 1) & (abs(places.column - 15 - distance) <= REACH_PX)
-    assert len(np.unique(places.frame[near])) > 95
+    near = looked_at(groups, 100, 20, 15.0 + distance)
+    assert near.sum() > 95
 
 
 @pytest.mark.parametrize("offset", [(0.0, 0.0), (0.5, 0.5), (-0.3, 0.45)])
@@ -145,10 +156,9 @@ def test_light_that_is_significant_enough_is_never_passed_over(offset, at):
     how = {"psf_sigma_px": SIGMA_PX, "camera": Camera()}
     significance = lone_significance(rows, frames, first_frame=0, **how)
     least = float(np.median(significance))
-    places, whole = LightFinder(SIGMA_PX, Camera(), least, RADII)(frames)
+    groups, whole = LightFinder(SIGMA_PX, Camera(), least, RADII)(frames)
     assert not whole.any()
-    near = np.zeros(300, bool)
-    near[places.frame[(abs(places.row - row) <= REACH_PX) & (abs(places.column - column) <= REACH_PX)]] = True
+    near = looked_at(groups, 300, row, column)
     assert near[significance >= least].all()
     assert least > 3
 
@@ -157,10 +167,10 @@ def test_little_of_an_empty_frame_and_all_of_a_crowded_one():
     finder = LightFinder(SIGMA_PX, Camera(), 4.0, RADII)
     rng = np.random.default_rng(1)
     crowd = [(3, *place) for place in rng.uniform(0, 64, (250, 2))]
-    places, whole = finder(spots((4, 64, 64), *crowd))
+    groups, whole = finder(spots((4, 64, 64), *crowd))
     assert whole.tolist() == [False, False, False, True]
-    assert len(places) < 15
-    assert (places.frame < 3).all()
+    assert sum(len(places) for places, _ in groups) < 15
+    assert all((places.frame < 3).all() for places, _ in groups)
 
 
 @pytest.mark.parametrize("density", [0.05, 0.3])
@@ -191,15 +201,17 @@ def test_nothing_is_passed_over_where_everything_is_asked_for():
     assert len(some) < len(everything)
 
 
-def test_controls_stand_for_the_frames_that_are_not_looked_at():
+@pytest.mark.parametrize(("first", "others"), [(480, 15), (1280, 63)])
+def test_controls_stand_for_the_frames_that_are_not_looked_at(first, others):
     """One frame is looked at as a whole: what it lists in the dark counts for those that it stands for, too."""
     frame, row, column = np.array([0, 1, 2, 2]), np.array([10, 10, 10, 30]), np.array([20, 20, 20, 5])
-    controls = Controls()
-    places, whole = controls.take(Places(frame, row, column), np.array([False, False, False, True]), CONTROL - 2)
+    controls, whole = Controls(), np.array([False, False, False, True])
+    groups, whole = controls.take([(Places(frame, row, column), 3)], whole, first - 2)
     assert whole.tolist() == [False, False, True, True]
-    assert places.frame.tolist() == [0, 1]
+    ((places, reach),) = groups
+    assert (places.frame.tolist(), reach) == ([0, 1], 3)
     rows = np.zeros(4, CANDIDATE_DTYPE)
-    rows["frame"], rows["probability"] = (CONTROL - 1, CONTROL, CONTROL, CONTROL), (0.1, 0.25, 0.2, 0.9)
+    rows["frame"], rows["probability"] = (first - 1, first, first, first), (0.1, 0.25, 0.2, 0.9)
     rows["x"], rows["y"] = (50, 50, 23.4, 20), (50, 50, 30, 10)
-    assert controls.dark_mass(rows) == pytest.approx((CONTROL - 1) * (0.25 + 0.2))
+    assert controls.dark_mass(rows) == pytest.approx(others * (0.25 + 0.2))
     assert Controls().dark_mass(rows) == 0

@@ -4,8 +4,15 @@ import threading
 import time
 
 import pytest
+from hand_made_model import make_model, make_movie
 
+from smlm_pb.camera import Camera
+from smlm_pb.localization import load_model
+from smlm_pb.localization.candidate_finder import CandidateFinder
+from smlm_pb.localization.candidates import join_candidates
+from smlm_pb.localization.pipeline import Plan, find_candidates
 from smlm_pb.localization.prefetch import Workers
+from smlm_pb.movies import open_movie
 
 
 def test_results_come_in_the_order_of_the_items():
@@ -74,3 +81,21 @@ def test_a_wish_to_stop_is_heard_while_waiting():
         assert list(results) == []
         go.set()
     assert not any(thread.name.startswith("smlm-pb worker") for thread in threading.enumerate())
+
+
+def test_a_run_that_nobody_waits_for_gives_up_the_block_in_work(tmp_path, monkeypatch):
+    """Whoever stops a run waits for one batch of frames, not for the block."""
+    model, movie, batches = load_model(make_model(tmp_path / "model"), "cpu"), open_movie(make_movie(40)[0]), []
+
+    def slow(self, batch, first_frame):
+        batches.append(first_frame)
+        time.sleep(0.05)
+        return join_candidates([])
+
+    monkeypatch.setattr(CandidateFinder, "_of_whole_frames", slow)
+    plan = Plan(block_frames=40, batch_frames=1, tile_px=64)
+    how = {"camera": Camera(offset_adu=100, e_per_adu=0.5), "psf_sigma_px": 1.1, "frames": (0, 40), "floor": 0.05}
+    with find_candidates(movie, model, plan=plan, **how):
+        while not batches:
+            time.sleep(0.01)
+    assert len(batches) < 20

@@ -14,19 +14,25 @@ from smlm_pb.localization.candidates import Candidates, join_candidates, list_ca
 from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.significance import lone_significance
-from smlm_pb.localization.sparse import REACH_PX, Controls, LightFinder
+from smlm_pb.localization.sparse import Controls, LightFinder
 
 if TYPE_CHECKING:
+    from threading import Event
+
     import torch
 
     from smlm_pb.camera import Camera
-    from smlm_pb.localization.matched_filter import Places
+    from smlm_pb.localization.matched_filter import Group
     from smlm_pb.localization.model import Model
     from smlm_pb.localization.pipeline import Plan
     from smlm_pb.population import Population
 
 #: Candidates that are put together at a time: what belongs to them fits in the cache.
 _PORTION_ROWS = 1 << 12
+
+
+class Unwanted(Exception):
+    """Nobody waits for these frames any more."""
 
 
 class CandidateFinder:
@@ -42,6 +48,8 @@ class CandidateFinder:
         Where the electrons come from; one without electron multiplication and read noise when left out.
     pass_over_dark : bool
         Whether places without light may be passed over; see :mod:`smlm_pb.localization.sparse`.
+    unwanted : threading.Event, optional
+        Once it is set, frames that are in work are given up and :class:`Unwanted` is raised.
     """
 
     def __init__(
@@ -56,11 +64,12 @@ class CandidateFinder:
         population: Population | None = None,
         precision: str = "float32",
         pass_over_dark: bool = True,
+        unwanted: Event | None = None,
     ) -> None:
         from smlm_pb.camera import Camera
         from smlm_pb.networks.inference import FixedWidthNetwork
 
-        self.device, self.camera, self._plan = model.device, camera or Camera(), plan
+        self.device, self.camera, self._plan, self._unwanted = model.device, camera or Camera(), plan, unwanted
         self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
         self._context = model.network.context_frames
         self._calibration = ModelCalibration.from_card(model.card)
@@ -97,45 +106,58 @@ class CandidateFinder:
         """
         context = self._context if consecutive else 0
         start, stop, _ = (within or slice(None)).indices(len(electrons))
-        step = self._plan.batch_frames
         controls = Controls()
         with arithmetic(self.device):
-            listed = join_candidates(
-                [
-                    self._in_batch(
-                        with_neighbours(electrons, one, min(one + step, stop), context), first_frame + one, controls
-                    )
-                    for one in range(start, stop, step)
-                ]
-            )
+            if self._light is None:
+                listed = self._by_batches(electrons, first_frame, start, stop, context)
+            else:
+                groups, whole = controls.take(*self._light(electrons[start:stop]), first_frame + start)
+                listed = self._by_places(electrons[start:stop], first_frame + start, groups, whole)
         parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
         found = join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
         return found._replace(mass_below_floor=found.mass_below_floor + controls.dark_mass(found.rows))
 
-    def _in_batch(self, frames: npt.NDArray[np.float32], first_frame: int, controls: Controls) -> Candidates:
+    def _by_batches(
+        self, electrons: npt.NDArray[np.float32], first_frame: int, start: int, stop: int, context: int
+    ) -> Candidates:
+        """Whole frames, some at a time."""
+        step, parts = self._plan.batch_frames, []
+        for one in range(start, stop, step):
+            if self._unwanted is not None and self._unwanted.is_set():
+                raise Unwanted
+            frames = with_neighbours(electrons, one, min(one + step, stop), context)
+            parts.append(self._of_whole_frames(self._on_device(frames), first_frame + one))
+        return join_candidates(parts)
+
+    def _by_places(
+        self,
+        electrons: npt.NDArray[np.float32],
+        first_frame: int,
+        groups: list[Group],
+        whole: npt.NDArray[np.bool_],
+    ) -> Candidates:
+        """Only some places, and frames in which that would not be less work."""
+        parts = [self._at(groups, self._on_device(electrons[:, None]), first_frame)]
+        for as_a_whole, run in groupby(range(len(whole)), key=whole.__getitem__):
+            if as_a_whole:
+                start, *others = run
+                parts.append(self._by_batches(electrons, first_frame, start, start + len(others) + 1, 0))
+        joined = join_candidates(parts)
+        return joined._replace(rows=joined.rows[np.argsort(joined.rows["frame"], kind="stable")])
+
+    def _on_device(self, frames: npt.NDArray[np.float32]) -> torch.Tensor:
         import torch
 
         batch = torch.from_numpy(frames)
         if self.device.type == "cuda":  # from pinned memory the copy goes on beside what other streams compute
             batch = batch.pin_memory()
-        batch = batch.to(self.device, non_blocking=True)
-        if self._light is None:
-            return self._of_whole_frames(batch, first_frame)
-        places, whole = controls.take(*self._light(frames[:, 0]), first_frame)
-        parts = [self._at(places, batch, first_frame)]
-        for as_a_whole, run in groupby(range(len(frames)), key=whole.__getitem__):
-            if as_a_whole:
-                start, *others = run
-                parts.append(self._of_whole_frames(batch[start : start + len(others) + 1], first_frame + start))
-        joined = join_candidates(parts)
-        return joined._replace(rows=joined.rows[np.argsort(joined.rows["frame"], kind="stable")])
+        return batch.to(self.device, non_blocking=True)
 
-    def _at(self, places: Places, batch: torch.Tensor, first_frame: int) -> Candidates:
+    def _at(self, groups: list[Group], batch: torch.Tensor, first_frame: int) -> Candidates:
         return list_candidates_at(
             self._network,
             batch,
-            places,
-            REACH_PX,
+            groups,
             first_frame=first_frame,
             floor=min(self._floor, SHARE_FLOOR),
             excess_noise_factor=self.camera.excess_noise_factor,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from smlm_pb.columns import COLUMN_BY_NAME, CORE_COLUMNS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smlm_pb.localization.matched_filter import Places
+    from smlm_pb.localization.matched_filter import Group
     from smlm_pb.networks import PointField
     from smlm_pb.networks.inference import FixedWidthNetwork
 
@@ -125,8 +126,7 @@ def list_candidates(
 def list_candidates_at(
     network: FixedWidthNetwork,
     electrons: Tensor,
-    places: Places,
-    reach: int,
+    groups: Sequence[Group],
     *,
     first_frame: int,
     floor: float = DEFAULT_FLOOR,
@@ -140,10 +140,8 @@ def list_candidates_at(
         The network, whose last layer can be read out at chosen pixels.
     electrons : Tensor (batch, 1, height, width)
         Consecutive frames, photo-electrons.
-    places : Places
-        Where to look; see :class:`smlm_pb.localization.sparse.LightFinder`.
-    reach : int
-        Pixels on each side of a place that are looked at.
+    groups : sequence of (Places, int)
+        Where to look, and how far around; see :class:`smlm_pb.localization.sparse.LightFinder`.
     first_frame, floor, excess_noise_factor
         As for :func:`select_candidates`.
 
@@ -156,25 +154,28 @@ def list_candidates_at(
 
     from smlm_pb.localization.crops import cut_crops, far_from_edges, owners
 
-    if len(places) == 0:
-        return join_candidates([])
     shape = (len(electrons), *electrons.shape[-2:])
-    # Those near edges take more work: they come last, together.
-    places = places.at(np.argsort(~far_from_edges(places, reach + network.radius, shape[1:]), kind="stable"))
-    own = torch.from_numpy(owners(places, reach, shape)).to(electrons.device)[..., None]
+    # Those near edges take more work: in every group they come last, together.
+    groups = [
+        (places.at(np.argsort(~far_from_edges(places, reach + network.radius, shape[1:]), kind="stable")), reach)
+        for places, reach in groups
+    ]
     parts = []
-    for start in range(0, len(places), _CROPS):
-        some = places.at(slice(start, start + _CROPS))
-        crops, inside = cut_crops(electrons, some, reach + network.radius)
-        features = network.features_of_crops(crops, inside).permute(0, 2, 3, 1)
-        listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + _CROPS]
-        number, down, right, candidate = listed.nonzero(as_tuple=True)
-        frame, row, column = (torch.from_numpy(index).to(number.device)[number] for index in some.indices)
-        values = network.read(features[number, down, right], candidate)
-        parts.append(_Chosen(frame, row + down - reach, column + right - reach, values))
-    return _collect(
-        _in_order(parts, *shape[1:]), shape[1:], first_frame, floor, excess_noise_factor=excess_noise_factor
-    )
+    for (places, reach), owned in zip(groups, owners(groups, shape), strict=True):
+        own = torch.from_numpy(owned).to(electrons.device)[..., None]
+        for start in range(0, len(places), _CROPS):
+            some = places.at(slice(start, start + _CROPS))
+            crops, inside = cut_crops(electrons, some, reach + network.radius)
+            features = network.features_of_crops(crops, inside).permute(0, 2, 3, 1)
+            listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + _CROPS]
+            number, down, right, candidate = listed.nonzero(as_tuple=True)
+            frame, row, column = (torch.from_numpy(index).to(number.device)[number] for index in some.indices)
+            values = network.read(features[number, down, right], candidate)
+            parts.append(_Chosen(frame, row + down - reach, column + right - reach, values))
+    if not parts:
+        return join_candidates([])
+    chosen = _in_order(parts, *shape[1:])
+    return _collect(chosen, shape[1:], first_frame, floor, excess_noise_factor=excess_noise_factor)
 
 
 class _Chosen(NamedTuple):

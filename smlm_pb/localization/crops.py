@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,31 +11,34 @@ import numpy.typing as npt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from smlm_pb.localization.matched_filter import Places
+    from smlm_pb.localization.matched_filter import Group, Places
 
 
-def owners(places: Places, reach: int, shape: tuple[int, int, int]) -> npt.NDArray[np.bool_]:
-    """Which pixels (n, side, side) around places are theirs: every pixel has one owner at most.
+def owners(groups: Sequence[Group], shape: tuple[int, int, int]) -> list[npt.NDArray[np.bool_]]:
+    """Which pixels (n, side, side) around the places of each group are theirs: every pixel has one owner at most.
 
     Parameters
     ----------
-    places : Places
-        The places.
-    reach : int
-        Pixels on each side of a place.
+    groups : sequence of (Places, int)
+        As :class:`smlm_pb.localization.sparse.LightFinder` gives them.
     shape : (int, int, int)
         Number, height and width of the frames.
     """
     frames, height, width = shape
-    side = np.arange(-reach, reach + 1)
-    row, column = places.row[:, None, None] + side[:, None], places.column[:, None, None] + side
-    inside: npt.NDArray[np.bool_] = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    pixel = ((places.frame[:, None, None] * height + row) * width + column)[inside]
-    number = np.broadcast_to(np.arange(len(places))[:, None, None], inside.shape)[inside]
     owner = np.empty(frames * height * width, np.int64)  # what is not written here is not read either
-    owner[pixel] = number
-    inside[inside] = owner[pixel] == number
-    return inside
+    first, claims = 0, []
+    for places, reach in groups:
+        side = np.arange(-reach, reach + 1)
+        row, column = places.row[:, None, None] + side[:, None], places.column[:, None, None] + side
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        pixel = ((places.frame[:, None, None] * height + row) * width + column)[inside]
+        number = np.broadcast_to(np.arange(first, first + len(places))[:, None, None], inside.shape)[inside]
+        owner[pixel] = number
+        claims.append((inside, pixel, number))
+        first += len(places)
+    for inside, pixel, number in claims:
+        inside[inside] = owner[pixel] == number
+    return [inside for inside, _, _ in claims]
 
 
 def far_from_edges(places: Places, margin: int, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:

@@ -48,6 +48,10 @@ class Places:
         return Places(*(np.concatenate(pair) for pair in zip(self.indices, others.indices, strict=True)))
 
 
+#: Places with the pixels on each side of them that are looked at.
+Group = tuple[Places, int]
+
+
 @dataclass(frozen=True)
 class Peaks:
     """Local maxima of the significance.

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from threading import Event
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,8 +38,8 @@ _DEPTH = 2
 # half as long again, because the features no longer fit in the cache. Of a frame of 512×512 px, tiles of 256 px are the
 # fastest: the margins of smaller ones cost more than the cache gains.
 _CPU_BATCH_PX = 1 << 14
-# Small, because a run can only be stopped between two blocks.
-_CPU_BLOCK_PX = 1 << 15
+# Small, because results come block by block; but what follows the network has a price for every block, too.
+_CPU_BLOCK_PX, _CPU_LEAST_PX, _CPU_BLOCK_FRAMES = 1 << 18, 1 << 15, 16
 _CPU_TILE_PX = 256
 _GPU_BATCH_PX = 1 << 20
 _GPU_BLOCK_PX = 1 << 22
@@ -97,8 +98,9 @@ def plan_work(height: int, width: int, device: torch.device) -> Plan:
     largest = _CPU_TILE_PX if on_cpu else _GPU_TILE_PX
     # Equal tiles: a narrow last one would be mostly margin.
     tiles = 1 if longest <= largest * _WHOLE_FRAME_FACTOR else -(-longest // largest)
+    block = min(_CPU_BLOCK_PX // pixels, max(_CPU_BLOCK_FRAMES, _CPU_LEAST_PX // pixels))
     return Plan(
-        block_frames=max(1, (_CPU_BLOCK_PX if on_cpu else _GPU_BLOCK_PX) // pixels),
+        block_frames=max(1, block if on_cpu else _GPU_BLOCK_PX // pixels),
         batch_frames=max(1, (_CPU_BATCH_PX if on_cpu else _GPU_BATCH_PX) // pixels),
         tile_px=-(-longest // tiles),
     )
@@ -158,6 +160,7 @@ def find_candidates(
     plan = plan or plan_work(movie.height, movie.width, model.device)
     threads = fit_threads(model)
     n_blocks = -(-(frames[1] - frames[0]) // plan.block_frames)
+    unwanted = Event()
     finders = [
         CandidateFinder(
             replica,
@@ -168,6 +171,7 @@ def find_candidates(
             least_significance=least_significance,
             population=population,
             precision=precision,
+            unwanted=unwanted,
         )
         for replica in replicas(model)
     ]
@@ -182,7 +186,9 @@ def find_candidates(
             crew = [_member(finders[0], threads // several)] * several
         else:
             crew = [_member(finder, threads) for finder in finders for _ in range(_THREADS_PER_CARD)]
-        yield stack.enter_context(Workers(read, crew, _DEPTH))
+        workers = stack.enter_context(Workers(read, crew, _DEPTH))
+        stack.callback(unwanted.set)  # before the threads are waited for
+        yield workers
 
 
 def _on_processors(device: torch.device) -> bool:

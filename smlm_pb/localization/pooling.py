@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within, squared_distance
+from smlm_pb.localization.neighbours import pairs_within
 
 #: Candidates further apart are different molecules: neighbouring pixels reach little further. px
 REACH_PX = 0.9
@@ -33,7 +33,7 @@ _DRIFT = 0.5
 _MIXED = ("x", "y", "photons", "background", "sigma_x", "sigma_y", "probability")
 #: Columns of candidates by name.
 Columns = dict[str, npt.NDArray[np.float32]]
-#: Pairs of candidates by their indices, the smaller one first.
+#: Pairs of candidates by their indices.
 Pairs = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
 
 
@@ -62,52 +62,70 @@ def pool_shares(
         probability; the variances are those of the mixture.
     """
     part: Columns = {name: np.ascontiguousarray(rows[name]) for name in _MIXED}
+    at = _positions(part, slice(None))
+    probability = part["probability"].astype(np.float64)
     # Probabilities only grow: what does not fit into one molecule now never will.
-    pairs = _fitting(part, pairs_within(rows, (1 + _DRIFT) * reach_px), most_probability)
+    pairs = _fitting(probability, pairs_within(rows, (1 + _DRIFT) * reach_px), most_probability)
     lost = np.zeros(len(rows), bool)
     for _ in range(_ROUNDS):
-        first, second = _partners(part, pairs, reach_px)
+        first, second = _partners(at, pairs, reach_px)
         if len(first) == 0:
             break
         _mix(part, first, second)
+        at[first], probability[first] = _positions(part, first), part["probability"][first]
         lost[second] = True
         # Who was a neighbour of the one is a neighbour of the merged one.
         successor = np.arange(len(rows))
         successor[second] = first
-        pairs = _fitting(part, (successor.take(pairs[0]), successor.take(pairs[1])), most_probability)
+        pairs = _fitting(probability, (successor.take(pairs[0]), successor.take(pairs[1])), most_probability)
     merged = rows[~lost]
     for name, values in part.items():
         merged[name] = values[~lost]
     return merged
 
 
-def _fitting(part: Columns, pairs: Pairs, most_probability: float) -> Pairs:
+def _positions(part: Columns, chosen: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.complex128]:
+    """Places in the complex plane, both coordinates beside each other in memory."""
+    place = part["x"][chosen].astype(np.complex128)
+    place.imag = part["y"][chosen]
+    return place
+
+
+def _fitting(probability: npt.NDArray[np.float64], pairs: Pairs, most_probability: float) -> Pairs:
     """Pairs of two candidates that fit into one molecule by their probabilities."""
     one, other = pairs
-    probability = part["probability"].astype(np.float64)
     total = probability.take(one)
     total += probability.take(other)
     fits = np.flatnonzero((total <= most_probability) & (one != other))
-    one, other = one.take(fits), other.take(fits)
-    return np.minimum(one, other), np.maximum(one, other)
+    return one.take(fits), other.take(fits)
 
 
-def _partners(part: Columns, pairs: Pairs, reach_px: float) -> Pairs:
-    """Pairs of candidates that are each other's nearest partner; every candidate is in one at most."""
-    first, second = pairs
-    x, y = part["x"].astype(np.float64), part["y"].astype(np.float64)
-    distance = squared_distance(x, y, first, second)
+def _partners(at: npt.NDArray[np.complex128], pairs: Pairs, reach_px: float) -> Pairs:
+    """Candidates that are each other's nearest partner, the earlier one first; each is in one pair at most."""
+    apart = at.take(pairs[0])
+    apart -= at.take(pairs[1])
+    distance = np.square(apart.real)
+    distance += np.square(apart.imag)
     near = np.flatnonzero(distance <= reach_px**2)
-    first, second, distance = first.take(near), second.take(near), distance.take(near)
-    nearest = np.full(len(x), np.inf)
+    first, second, distance = pairs[0].take(near), pairs[1].take(near), distance.take(near)
+    nearest = np.full(len(at), np.inf)
     np.minimum.at(nearest, first, distance)
     np.minimum.at(nearest, second, distance)
-    best = np.flatnonzero((distance == nearest.take(first)) | (distance == nearest.take(second)))
-    first, second, distance = first.take(best), second.take(best), distance.take(best)
-    # Ties are broken by position in the table: two equal distances must not make a chain of three.
+    mutual = np.flatnonzero((distance == nearest.take(first)) & (distance == nearest.take(second)))
+    one, other = first.take(mutual), second.take(mutual)
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    if np.bincount(np.concatenate((first, second)), minlength=1).max() > 1:
+        return _first_come(first, second, distance.take(mutual), len(at))
+    return first, second
+
+
+def _first_come(
+    first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], distance: npt.NDArray[np.float64], n: int
+) -> Pairs:
+    """Of pairs that share a candidate, the nearest or first in the table: equal distances must not make a chain."""
     order = np.lexsort((second, first, distance))
     first, second, rank = first.take(order), second.take(order), np.arange(len(order))
-    best_rank = np.full(len(x), len(first), np.intp)
+    best_rank = np.full(n, len(first), np.intp)
     np.minimum.at(best_rank, first, rank)
     np.minimum.at(best_rank, second, rank)
     mutual = (best_rank.take(first) == rank) & (best_rank.take(second) == rank)

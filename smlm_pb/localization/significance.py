@@ -270,19 +270,20 @@ def _amplitude_over_noise(
     window: FloatArray, shape: FloatArray, seen: npt.NDArray[np.bool_], camera: Camera
 ) -> FloatArray:
     """Amplitude of a least-squares fit of spot and constant background (n, y, x), in standard deviations."""
-    axes = (1, 2)
-    n = seen.sum(axes)
-    mean_shape = (shape * seen).sum(axes) / n
-    mean = (window * seen).sum(axes) / n
-    weight = (shape - mean_shape[:, None, None]) * seen
-    norm = (weight**2).sum(axes)
-    amplitude = (weight * window).sum(axes) / norm
+    window, shape, inside = (values.reshape(len(seen), -1) for values in (window, shape, seen.astype(np.float64)))
+    n = inside.sum(1)
+    mean_shape, mean = (np.einsum("ij,ij->i", values, inside) / n for values in (shape, window))
+    weight = (shape - mean_shape[:, None]) * inside
+    norm = np.einsum("ij,ij->i", weight, weight)
+    amplitude = np.einsum("ij,ij->i", weight, window) / norm
     background = mean - amplitude * mean_shape
-    rest = (window - background[:, None, None] - amplitude[:, None, None] * shape) * seen
+    rest = (window - background[:, None] - amplitude[:, None] * shape) * inside
     # Where gain or read noise are not what they are said to be, or the background is not smooth, the pixels tell.
-    variance = np.maximum(background + read_variance(camera), (rest**2).sum(axes) / np.maximum(n - 2, 1)).clip(1e-3)
+    scatter = np.einsum("ij,ij->i", rest, rest) / np.maximum(n - 2, 1)
+    variance = np.maximum(background + read_variance(camera), scatter).clip(1e-3)
     z = amplitude * np.sqrt(norm / variance)
     # Noise of few electrons has a heavier upper tail than a Gaussian (first term of Cornish and Fisher's expansion).
-    asymmetry = _skewness(camera) * (weight**3).sum(axes) / norm**1.5 * background.clip(0) / variance**1.5
+    cubes = np.einsum("ij,ij->i", weight * weight, weight)
+    asymmetry = _skewness(camera) * cubes / norm**1.5 * background.clip(0) / variance**1.5
     corrected: FloatArray = z - asymmetry * (z.clip(-_HIGHEST_NOISE, _HIGHEST_NOISE) ** 2 - 1) / 6
     return corrected

@@ -28,13 +28,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.matched_filter import NEAR_PEAK, FloatArray, MatchedFilter, Places, find_peaks
+from smlm_pb.localization.matched_filter import NEAR_PEAK, FloatArray, Group, MatchedFilter, Places, find_peaks
 
 if TYPE_CHECKING:
     from smlm_pb.camera import Camera
 
 #: Pixels on each side of a place that are looked at: candidates lie this close to the light that they stand for.
 REACH_PX = 3
+#: The same of bright places, whose light hides dim neighbours.
+_BRIGHT_REACH_PX = 4
 #: The filter looks at whole pixels only, and its noise is not exactly that of a fit: so much below is looked at, too.
 _BELOW = 0.5
 #: From this significance on, light is bright: somewhat less than what the significance rule calls bright.
@@ -48,8 +50,8 @@ _BRIGHT_PX, _LIT_PX = 8, 15
 _WORTH = 0.5
 #: Pixels of frames that are filtered at a time: what belongs to them fits in the cache.
 _FILTERED_PX = 1 << 16
-#: One frame in so many is looked at as a whole although its places are known.
-CONTROL = 64
+#: One frame in so many is looked at as a whole although its places are known; more of the first ones, which may be all.
+_CONTROL_FIRST, _CONTROL, _FIRST_FRAMES = 16, 64, 512
 
 
 class LightFinder:
@@ -76,9 +78,11 @@ class LightFinder:
         _, self._shadow = filter_sizes(psf_sigma_px)
         self._read_variance, self._least = read_variance(camera), min(least_significance - _BELOW, _BRIGHT)
         self._layers = len(layer_radii)
-        self._work = sum((2 * (REACH_PX + radius) + 1) ** 2 for radius in layer_radii)
+        self._work, self._bright_work = (
+            sum((2 * (reach + radius) + 1) ** 2 for radius in layer_radii) for reach in (REACH_PX, _BRIGHT_REACH_PX)
+        )
 
-    def __call__(self, electrons: FloatArray) -> tuple[Places, npt.NDArray[np.bool_]]:
+    def __call__(self, electrons: FloatArray) -> tuple[list[Group], npt.NDArray[np.bool_]]:
         """Places to look at.
 
         Parameters
@@ -88,8 +92,8 @@ class LightFinder:
 
         Returns
         -------
-        places : Places
-            With frames numbered from 0; :data:`REACH_PX` pixels on each side are to be looked at.
+        groups : list of (Places, int)
+            With frames numbered from 0, and how far around these places to look.
         whole : array (frame,) of bool
             Frames without places, which are to be looked at as a whole: that is less work.
         """
@@ -97,11 +101,12 @@ class LightFinder:
         found = []
         step = max(1, _FILTERED_PX // electrons[0].size)
         for start in range(0, len(electrons), step):
-            places, whole[start : start + step] = self._in_some(electrons[start : start + step])
-            found.append(Places(places.frame + start, places.row, places.column))
-        return Places(*(np.concatenate(index) for index in zip(*(p.indices for p in found), strict=True))), whole
+            some, whole[start : start + step] = self._in_some(electrons[start : start + step])
+            found.append([Places(places.frame + start, places.row, places.column) for places in some])
+        dim, bright = (_join(places) for places in zip(*found, strict=True))
+        return [(dim, REACH_PX), (bright, _BRIGHT_REACH_PX)], whole
 
-    def _in_some(self, electrons: FloatArray) -> tuple[Places, npt.NDArray[np.bool_]]:
+    def _in_some(self, electrons: FloatArray) -> tuple[list[Places], npt.NDArray[np.bool_]]:
         most = _WORTH * electrons[0].size * self._layers
         whole: npt.NDArray[np.bool_] = self._bright_pixels(electrons) * self._work > most * _BRIGHT_PX
         significance = self._filter.significance(electrons[~whole])
@@ -109,22 +114,23 @@ class LightFinder:
         crowded = lit * self._work > most * _LIT_PX
         whole[~whole] = crowded
         few = np.flatnonzero(~whole)
-        places = self._places(electrons[few], significance[~crowded])
-        paying = self._work * np.bincount(places.frame, minlength=len(few)) <= most
+        both = self._places(electrons[few], significance[~crowded])
+        n_dim, n_bright = (np.bincount(places.frame, minlength=len(few)) for places in both)
+        paying = self._work * n_dim + self._bright_work * n_bright <= most
         whole[few[~paying]] = True
-        return Places(few[places.frame], places.row, places.column).at(paying[places.frame]), whole
+        return [Places(few[p.frame], p.row, p.column).at(paying[p.frame]) for p in both], whole
 
-    def _places(self, electrons: FloatArray, significance: FloatArray) -> Places:
-        """Peaks of the significance, and those of what is left without the bright ones."""
+    def _places(self, electrons: FloatArray, significance: FloatArray) -> tuple[Places, Places]:
+        """Dim and bright places: peaks of the significance, also of what is left without the bright ones."""
         peaks = find_peaks(significance, self._least)
         bright = peaks.at(np.flatnonzero(peaks.height >= _BRIGHT))
         if len(bright.places) == 0:
-            return peaks.places
+            return peaks.places, bright.places
         rest = self._filter.significance(self._filter.without(electrons, bright))
         left = find_peaks(rest, min(self._least, _HIDDEN))
         hidden = _near(left.places, bright.places, self._shadow) & (left.height >= _HIDDEN)
-        others = (hidden | (left.height >= self._least)) & ~_near(left.places, bright.places, REACH_PX - 1)
-        return bright.places.and_also(left.places.at(others))
+        dim = (hidden | (left.height >= self._least)) & ~_near(left.places, bright.places, _BRIGHT_REACH_PX - 1)
+        return left.places.at(dim), bright.places
 
     def _bright_pixels(self, electrons: FloatArray) -> npt.NDArray[np.int64]:
         """Pixels of each frame that are brighter than noise, also that of the molecules, would make them."""
@@ -141,26 +147,30 @@ def _near(places: Places, others: Places, reach: float) -> npt.NDArray[np.bool_]
     return result
 
 
+def _join(some: Sequence[Places]) -> Places:
+    return Places(*(np.concatenate(index) for index in zip(*(places.indices for places in some), strict=True)))
+
+
 class Controls:
     """Frames that are looked at as a whole to tell what the others would have told."""
 
     def __init__(self) -> None:
-        nowhere = np.empty(0, np.int64)
-        self._places = Places(nowhere, nowhere, nowhere)
+        self._groups: list[Group] = []
         self._frames: list[int] = []
 
     def take(
-        self, places: Places, whole: npt.NDArray[np.bool_], first_frame: int
-    ) -> tuple[Places, npt.NDArray[np.bool_]]:
+        self, groups: Sequence[Group], whole: npt.NDArray[np.bool_], first_frame: int
+    ) -> tuple[list[Group], npt.NDArray[np.bool_]]:
         """Take out every so many of the frames with places; arguments and result as :class:`LightFinder` gives them."""
         number = first_frame + np.arange(len(whole))
-        control = ~whole & (number % CONTROL == 0)
+        control = ~whole & (number % _stands_for(number) == 0)
         if not control.any():
-            return places, whole
+            return list(groups), whole
         self._frames += number[control].tolist()
-        taken = places.at(control[places.frame])
-        self._places = self._places.and_also(Places(taken.frame + first_frame, taken.row, taken.column))
-        return places.at(~control[places.frame]), whole | control
+        for places, reach in groups:
+            taken = places.at(control[places.frame])
+            self._groups.append((Places(taken.frame + first_frame, taken.row, taken.column), reach))
+        return [(places.at(~control[places.frame]), reach) for places, reach in groups], whole | control
 
     def dark_mass(self, rows: npt.NDArray[Any]) -> float:
         """Summed probability of what the frames that these stand for would list far from all places.
@@ -173,6 +183,14 @@ class Controls:
         if not self._frames:
             return 0.0
         here = rows[np.isin(rows["frame"], self._frames)]
-        row, column = (np.rint(here[axis]).astype(np.int64) for axis in "yx")
-        dark = ~_near(Places(here["frame"].astype(np.int64), row, column), self._places, REACH_PX)
-        return (CONTROL - 1) * float(here["probability"][dark].sum(dtype=np.float64))
+        frame, row, column = (np.rint(here[axis]).astype(np.int64) for axis in ("frame", "y", "x"))
+        dark = np.ones(len(here), bool)
+        for places, reach in self._groups:
+            dark &= ~_near(Places(frame, row, column), places, reach)
+        others = _stands_for(frame) - 1
+        return float((others * here["probability"])[dark].sum(dtype=np.float64))
+
+
+def _stands_for(frame: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """One frame in so many is a control, by their number."""
+    return np.where(frame < _FIRST_FRAMES, _CONTROL_FIRST, _CONTROL)
