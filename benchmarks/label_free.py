@@ -126,9 +126,9 @@ def parts(seeds: int, *, quick: bool) -> list[Part]:
     # What the goals are about comes first.
     one: list[tuple[str, str, float]] = [("learned", "Gaussian", GOAL_DENSITY)]
     one += [("supervised", psf, 0.0) for psf in SUPERVISED]
-    one += [("learned", psf, GOAL_DENSITY) for psf in LEARNED if psf not in SUPERVISED]
-    one += [("psf", psf, density) for psf in ONLY_PSF for density in ONLY_PSF[psf]]
     one += [("learned", psf, d) for psf in LEARNED for d in LEARNED[psf] if d != GOAL_DENSITY]
+    one += [("psf", psf, density) for psf in ONLY_PSF for density in ONLY_PSF[psf]]
+    one += [("learned", psf, GOAL_DENSITY) for psf in LEARNED if psf not in SUPERVISED]
     one += [("refined", *REFINED), ("plain", *PLAIN)]
     return [(*what, seed) for what in one for seed in range(seeds)]
 

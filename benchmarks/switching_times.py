@@ -226,21 +226,21 @@ def _figure(runs: list[dict[str, Any]], rates: Sequence[float]) -> Any:
     figure, axes = new_figure(2)
     colours = {"likelihood": "ours", "ratio": "other", "network": "other, second", "frame": "reference"}
     ax = axes[0, 0]
-    for method, title in METHODS.items():
+    for method in METHODS:
         for name, style in (("places known", "o-"), ("localized", "s:")):
             values = [
                 [run["mean_error"][method] for run in runs if run["table"] == name and run["rate"] == rate]
                 for rate in rates
             ]
             middle = [float(np.mean(v)) for v in values]
-            label = title if name == "places known" else None
-            ax.loglog(rates, middle, style, ms=4, color=COLOURS[colours[method]], label=label)
-    ax.plot(GOAL_RATE, GOAL_FRAMES, "v", color=COLOURS["goal"], label="goal: below")
+            ax.loglog(rates, middle, style, ms=4, color=COLOURS[colours[method]])
+    ax.plot(GOAL_RATE, GOAL_FRAMES, "v", color=COLOURS["goal"], label="goal: below", ls="none")
     ax.set(xlabel="photons per frame", ylabel="mean error of a switching time (frames)")
     ax.set_xticks(rates, [f"{rate:.0f}" for rate in rates])
+    ax.set_yticks((0.05, 0.1, 0.2, 0.4), ["0.05", "0.1", "0.2", "0.4"])
     ax.minorticks_off()
     ax.set_title("solid: places known, dotted: localized")
-    ax.legend(fontsize=7)
+    ax.legend(fontsize=7, frameon=False, loc="lower left")
     ax = axes[0, 1]
     rate = GOAL_RATE if GOAL_RATE in rates else rates[0]
     for method, title in METHODS.items():

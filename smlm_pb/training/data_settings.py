@@ -87,7 +87,7 @@ class ConsistencySettings(MovieSettings):
     """A movie without labels, on which the network must count alike however a crop is turned and dimmed."""
 
     crops: int = Field(4, ge=1, le=64, description="crops of the movie in each step")
-    weight: float = Field(0.1, gt=0, description="weight of the consistency once ramped up")
+    weight: float = Field(0.05, gt=0, description="weight of the consistency once ramped up")
     form: Literal["taught", "equal"] = Field(
         "taught", description="taught: the view with all its light teaches the dimmed one; equal: as published, Eq. 7.4"
     )
