@@ -80,29 +80,64 @@ def run_picasso(
         folder = Path(temporary)
         for name, movie in movies.items():
             write_movie(folder / f"{name}.tif", [np.asarray(movie)])
-        # Picasso takes whole numbers, without a decimal point, for baseline and pixel size.
-        options = {
-            "-a": settings.fit,
-            "-b": settings.box,
-            "-g": f"{settings.gradient:g}",
-            "-bl": f"{offset_adu:g}",
-            "-s": e_per_adu,
-            "-ga": 1,
-            "-px": f"{pixel_size_nm:g}",
-            "-d": 0,
-        }
-        flags = [str(part) for option in options.items() for part in option]
-        command = [str(python), "-m", "picasso", "localize", str(folder / "*.tif"), *flags]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-        except OSError as error:
-            raise ConfigurationError(
-                f"{python} cannot be run ({error.strerror}); give the Python of Picasso."
-            ) from None
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ConfigurationError(f"Picasso failed in {python}: {last}")
+        call_picasso(
+            python,
+            folder / "*.tif",
+            settings,
+            offset_adu=offset_adu,
+            e_per_adu=e_per_adu,
+            pixel_size_nm=pixel_size_nm,
+        )
         return {name: _read(folder / f"{name}_locs.hdf5", movie, pixel_size_nm) for name, movie in movies.items()}
+
+
+def call_picasso(
+    python: Path,
+    movies: Path,
+    settings: PicassoSettings,
+    *,
+    offset_adu: float,
+    e_per_adu: float,
+    pixel_size_nm: float,
+) -> None:
+    """Picasso's command on a movie, or on all that a pattern names; tables are written beside the movies.
+
+    Parameters
+    ----------
+    python : Path
+        Interpreter of the environment that Picasso is installed in.
+    movies : Path
+        A file, or a pattern.
+    settings : PicassoSettings
+        Fit, box and threshold.
+    offset_adu, e_per_adu, pixel_size_nm : float
+        The camera.
+
+    Raises
+    ------
+    ConfigurationError
+        When Picasso cannot be run.
+    """
+    # Picasso takes whole numbers, without a decimal point, for baseline and pixel size.
+    options = {
+        "-a": settings.fit,
+        "-b": settings.box,
+        "-g": f"{settings.gradient:g}",
+        "-bl": f"{offset_adu:g}",
+        "-s": e_per_adu,
+        "-ga": 1,
+        "-px": f"{pixel_size_nm:g}",
+        "-d": 0,
+    }
+    flags = [str(part) for option in options.items() for part in option]
+    command = [str(python), "-m", "picasso", "localize", str(movies), *flags]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise ConfigurationError(f"{python} cannot be run ({error.strerror}); give the Python of Picasso.") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise ConfigurationError(f"Picasso failed in {python}: {last}")
 
 
 #: Runs in Picasso's environment: movies from the disk, everything compiled before the clock starts.

@@ -72,7 +72,7 @@ def _measure(density: float, photons: float, frames: int, model: Any) -> dict[st
     electrons = camera.to_electrons(movie)
     plan = plan_work(FRAME_PX, FRAME_PX, model.device)
     precision = choose_precision(model)
-    sample, what = electrons[:4], {"camera": camera, "psf_sigma_px": PSF_SIGMA_PX}
+    sample, what = electrons[:4], dict[str, Any](camera=camera, psf_sigma_px=PSF_SIGMA_PX)
     least = measure_least_significance(look_at(sample, model, **what), sample, **what)
     found, seconds = [], []
     before = torch.get_num_threads()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Variables by which a user, or a batch system, says how many threads there are.
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_PROBE_PX = 48
+_PROBE_PX = 32
 _REPEATS = 2
 #: More threads must save this share of the time.
 _WORTH = 0.05
