@@ -13,7 +13,6 @@ from qtpy.QtWidgets import QHBoxLayout, QLayout, QProgressBar, QPushButton, QVBo
 
 from napari_plugin.background import Latest
 from napari_plugin.theme import Note
-from napari_plugin.words import in_panel_words
 from smlm_pb.errors import SmlmPbError
 
 _log = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ class LongTask(QWidget):
         self._show_running(False)
         if not isinstance(error, SmlmPbError):
             _log.error("The analysis failed", exc_info=error)
-        self.note.say(in_panel_words(str(error)), "error")
+        self.note.say(str(error), "error")
 
     def _show_progress(self) -> None:
         done, total = self._done

@@ -19,7 +19,6 @@ from napari_plugin.molecules import Molecules, remove_safely
 from napari_plugin.movie_layers import HELPER_KEY, fitting_movie
 from napari_plugin.plot import Curve
 from napari_plugin.theme import Note
-from napari_plugin.words import in_panel_words
 from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
@@ -130,7 +129,7 @@ class Analysis(QObject):
         try:
             truth = self._truth(table)
         except SmlmPbError as error:
-            section.compare_note.say(in_panel_words(str(error)), "error")
+            section.compare_note.say(str(error), "error")
             return
         assert truth is not None
         tolerance_nm = section.tolerance_nm.value()
@@ -147,7 +146,7 @@ class Analysis(QObject):
         try:
             truth, movie = self._truth(table), fitting_movie(self._panel.movie.layer, table.info)
         except SmlmPbError as error:
-            section.report_note.say(in_panel_words(str(error)), "error")
+            section.report_note.say(str(error), "error")
             return
         section.report_note.say("Writing …")
         options: dict[str, Any] = {"drift": molecules.drift, "unlinked": molecules.unlinked, "overwrite": True}
@@ -178,7 +177,7 @@ class Analysis(QObject):
         def on_error(error: Exception) -> None:
             if not isinstance(error, SmlmPbError):
                 _log.error("The analysis failed", exc_info=error)
-            note.say(in_panel_words(str(error)), "error")
+            note.say(str(error), "error")
 
         return Latest(on_result, on_error, self)
 
@@ -240,7 +239,7 @@ def describe_quality(found: Quality) -> str:
     elif found.frc is not None:
         lines.append(f"Resolution (FRC): {found.frc.note or 'none could be found'}")
     lines.append(f"{found.per_frame:.3g} molecules per frame.")
-    lines += [f"{name}: {in_panel_words(reason)}" for name, reason in found.reasons.items()]
+    lines += [f"{name}: {reason}" for name, reason in found.reasons.items()]
     return "\n".join([*lines, *found.notes])
 
 

@@ -13,7 +13,6 @@ from napari_plugin.long_task import OnProgress, ShouldStop
 from napari_plugin.molecule_layers import points_arguments
 from napari_plugin.molecules import remove_safely
 from napari_plugin.movie_layers import HELPER_KEY, Place, fitting_movie
-from napari_plugin.words import in_panel_words
 from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
@@ -161,7 +160,7 @@ class Checks(QObject):
         try:
             request = self._panel.inputs.run_request()
         except SmlmPbError as error:
-            section.density.note.say(in_panel_words(str(error)), "error")
+            section.density.note.say(str(error), "error")
             return
         options = {name: value for name, value in request.options.items() if name != "refine"}
 
@@ -194,12 +193,12 @@ def describe_residuals(found: ResidualMap) -> str:
         f'<span style="color: {color}">●</span> {found.count(kind)} {kind}' for kind, color in _COLORS.items()
     )
     lines = [
-        escape(in_panel_words(found.advice())),
+        escape(found.advice()),
         f"Suspected in {found.n_frames} frames with {found.n_molecules} molecules: {counts}.",
         f"χ² per pixel {found.chi2_total:.2f}, far from molecules {found.chi2_background:.2f}; 1 is noise alone.",
     ]
-    return "<br>".join([*lines, *(escape(in_panel_words(note)) for note in found.notes)])
+    return "<br>".join([*lines, *(escape(note) for note in found.notes)])
 
 
 def _finding(advice: str, notes: tuple[str, ...]) -> str:
-    return in_panel_words("\n".join([advice, *notes]))
+    return "\n".join([advice, *notes])

@@ -19,7 +19,6 @@ from napari_plugin.movie_layers import (
 )
 from napari_plugin.settings import remember, remembered
 from napari_plugin.survey import Preview, PreviewRequest, PreviewResult, Survey
-from napari_plugin.words import in_panel_words
 from smlm_pb.errors import ConfigurationError, MovieError, SmlmPbError
 
 if TYPE_CHECKING:
@@ -160,7 +159,7 @@ class Inputs(QObject):
             self.survey.request(movie, self.settings(movie.n_frames), card)
         except SmlmPbError as error:
             self.survey.forget()
-            panel.camera.check.say(in_panel_words(str(error)), "error")
+            panel.camera.check.say(str(error), "error")
 
     def _on_measured(self, conditions: Conditions) -> None:
         panel = self._panel
@@ -175,14 +174,14 @@ class Inputs(QObject):
         panel.search.psf_sigma_px.set_measured(
             conditions.psf_sigma_px, conditions.origin.get("psf_sigma_px", "measured")
         )
-        panel.camera.check.say(in_panel_words("\n".join(conditions.warnings)), "warning")
+        panel.camera.check.say("\n".join(conditions.warnings), "warning")
         panel.model.set_pixel_size(conditions.pixel_size_nm)
         self.request_preview()
 
     def _on_measuring_failed(self, error: Exception) -> None:
         if not isinstance(error, SmlmPbError):
             _log.error("The movie could not be measured", exc_info=error)
-        self._panel.camera.check.say(in_panel_words(str(error)), "error")
+        self._panel.camera.check.say(str(error), "error")
 
     # -- live preview --------------------------------------------------------------------------------------
 
@@ -195,7 +194,7 @@ class Inputs(QObject):
             movie, region, whole = self.movie()
             settings = self.settings(movie.n_frames)
         except SmlmPbError as error:
-            panel.search.preview_note.say(in_panel_words(str(error)), "error")
+            panel.search.preview_note.say(str(error), "error")
             return
         place = Place.of_layer(self.layer)
         frame = frame_on_screen(self._viewer, self.layer, place)
@@ -240,7 +239,7 @@ class Inputs(QObject):
     def _on_preview_failed(self, error: Exception) -> None:
         if not isinstance(error, SmlmPbError):
             _log.error("The preview failed", exc_info=error)
-        self._panel.search.preview_note.say(in_panel_words(str(error)), "error")
+        self._panel.search.preview_note.say(str(error), "error")
 
     # -- events --------------------------------------------------------------------------------------------
 

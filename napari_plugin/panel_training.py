@@ -18,7 +18,6 @@ from napari_plugin.movie_layers import Place
 from napari_plugin.plot import Curve
 from napari_plugin.run_bar import duration
 from napari_plugin.training_run import TrainingRun, TrainingState
-from napari_plugin.words import in_panel_words
 from smlm_pb.errors import ConfigurationError, SmlmPbError
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ class Training(QObject):
         try:
             request = self._panel.inputs.run_request()
         except SmlmPbError as error:
-            section.measure.note.say(in_panel_words(str(error)), "error")
+            section.measure.note.say(str(error), "error")
             return
         given = {name: value for name, value in request.options.items() if name in _MEASURE_OPTIONS}
         start, name, steps = self._panel.model.model, section.name.text().strip(), section.steps.value()
@@ -101,7 +100,7 @@ class Training(QObject):
         section.density.set_value(float(f"{density:.3g}"))
         self._likeness, self._filled_density = likeness, section.density.value()
         section.measure.note.say(describe_likeness(likeness, self._pixel_area_um2()))
-        section.warnings.say("\n".join(map(in_panel_words, likeness.warnings)), "warning")
+        section.warnings.say("\n".join(likeness.warnings), "warning")
         self.look()
 
     def _forget_likeness(self) -> None:
@@ -176,7 +175,7 @@ class Training(QObject):
             settings = self.experiment().scene_settings()
             movie, _, _ = panel.inputs.movie()
         except SmlmPbError as error:
-            section.look_note.say(in_panel_words(str(error)), "error")
+            section.look_note.say(str(error), "error")
             return
         self._looks += 1
         layer, seed = panel.movie.layer, self._looks
@@ -210,7 +209,7 @@ class Training(QObject):
     def _on_look_failed(self, error: Exception) -> None:
         if not isinstance(error, SmlmPbError):
             _log.error("The frames could not be compared", exc_info=error)
-        self._panel.training.look_note.say(in_panel_words(str(error)), "error")
+        self._panel.training.look_note.say(str(error), "error")
 
     # -- the run -------------------------------------------------------------------------------------------
 
@@ -222,7 +221,7 @@ class Training(QObject):
             run = TrainingRun(experiment, Path(section.folder.text()).expanduser() / experiment.name)
             run.start()
         except SmlmPbError as error:
-            section.note.say(in_panel_words(str(error)), "error")
+            section.note.say(str(error), "error")
             return
         self._run = run
         section.note.say("Starting …")
@@ -247,7 +246,7 @@ class Training(QObject):
                 f"{state.model}"
             )
         else:
-            section.note.say(in_panel_words(state.failure), "error")
+            section.note.say(state.failure, "error")
 
     def _show(self, state: TrainingState) -> None:
         section = self._panel.training

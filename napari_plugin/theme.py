@@ -7,6 +7,8 @@ from typing import Any
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
+from napari_plugin.words import in_panel_words
+
 #: Least contrast of small text, as the Web Content Accessibility Guidelines 2 ask for it.
 _READABLE = 4.5
 
@@ -82,12 +84,12 @@ class Note(QLabel):
         Parameters
         ----------
         text : str
-            What to say.
+            What to say; messages of the library appear in the words of the panel.
         level : {"plain", "warning", "error"}
             How grave it is.
         """
         self._level = level
-        self.setText(text)
+        self.setText(in_panel_words(text))
         self.setVisible(bool(text))
         self.recolor()
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 
-#: The library names options as the command line and Python do; the panel has rows.
+#: The library names the arguments of its functions; the panel has rows.
 _ROWS = {
     "pixel_size_nm": "Pixel size",
     "offset_adu": "Offset",
     "e_per_adu": "e⁻ per ADU",
     "em_gain": "EM gain",
     "psf_sigma_px": "PSF width",
-    "frames": "Frames",
 }
+_NAME = re.compile(r"(?<![\w./\\-])(?:" + "|".join(_ROWS) + r")(?![\w/\\])")
+#: A training is a command of its own, and speaks of its options.
 _OPTION = re.compile(r"--(" + "|".join(name.replace("_", "-") for name in _ROWS) + r")\b")
-_NAME = re.compile(r"\b(" + "|".join(name for name in _ROWS if "_" in name) + r")\b")
+#: What only Python or the command has, and where the panel has it.
+_PLACES = {"smlm_pb.training.propose_like": "tab Train", "smlm-pb train --like": "tab Train"}
 
 
 def in_panel_words(message: str) -> str:
-    """Replace names of options by the labels of the panel's rows.
+    """Put the labels of the panel's rows where a message speaks of arguments.
 
     Parameters
     ----------
@@ -27,8 +29,10 @@ def in_panel_words(message: str) -> str:
 
     Examples
     --------
-    >>> in_panel_words("assumed to be 1.2 px: give --psf-sigma-px.")
+    >>> in_panel_words("assumed to be 1.2 px: give psf_sigma_px.")
     'assumed to be 1.2 px: give PSF width.'
     """
+    for elsewhere, here in _PLACES.items():
+        message = message.replace(elsewhere, here)
     message = _OPTION.sub(lambda match: _ROWS[match[1].replace("-", "_")], message)
-    return _NAME.sub(lambda match: _ROWS[match[1]], message)
+    return _NAME.sub(lambda match: _ROWS[match[0]], message)

@@ -58,5 +58,5 @@ def choose_device(name: str = "auto") -> torch.device:
         device.type == "mps" and not has_mps
     )
     if absent:
-        raise ConfigurationError(f"Device '{name}' is not there on this machine: use --device cpu, or auto.")
+        raise ConfigurationError(f"Device '{name}' is not there on this machine: use cpu, or auto.")
     return device

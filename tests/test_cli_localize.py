@@ -412,7 +412,7 @@ def test_a_camera_that_cannot_be_told_must_be_given(here, run):
     save(here / "flat.tif", rng.poisson(20, (4, 20, 20)).astype(np.uint16) + 100)
     code, _, err = run("flat.tif", camera=())
     assert code == 2
-    assert "offset_adu" in err
+    assert "--offset-adu" in err
     assert err.count("\n") == 1
     assert names(here) == ["flat.tif"]
 

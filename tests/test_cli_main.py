@@ -405,7 +405,10 @@ def test_existing_file(tmp_path: Path):
     ("message", "shown"),
     [
         ("give pixel_size_nm, e.g. 100.", "give --pixel-size-nm, e.g. 100."),
-        ("give pixel_size_nm (--pixel-size-nm), e.g. 100.", "give --pixel-size-nm, e.g. 100."),
+        ("a train.yaml is there, continue with resume=True.", "a train.yaml is there, continue with --resume."),
+        ("take start='default' or device='cpu'", "take --from default or device='cpu'"),
+        ("made for others (smlm_pb.training.propose_like)", "made for others (smlm-pb train --like)"),
+        ("unknown, load(path, format=NAME): csv", "unknown, 'smlm-pb convert --from NAME': csv"),
         ("psf_sigma_px = 0 is impossible", "--psf-sigma-px = 0 is impossible"),
         ("allow overwrite=True", "allow --overwrite"),
         ("the frames of the movie", "the frames of the movie"),
@@ -418,7 +421,7 @@ def test_existing_file(tmp_path: Path):
 def test_messages_speak_of_options(message, shown):
     options = {"pixel_size_nm": "--pixel-size-nm", "psf_sigma_px": "--psf-sigma-px", "frames": "--frames"}
 
-    assert as_options(message, options | {"overwrite": "--overwrite"}) == shown
+    assert as_options(message, options | {"overwrite": "--overwrite", "resume": "--resume", "start": "--from"}) == shown
 
 
 def test_options_of_a_verb():

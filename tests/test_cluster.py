@@ -99,7 +99,7 @@ def test_a_killed_worker_costs_only_its_blocks(movie_path, model, cluster, refer
 
 
 def test_a_run_is_continued_by_other_workers(movie_path, model, cluster, reference, tmp_path):
-    with pytest.raises(Cancelled, match="continue with --resume"):
+    with pytest.raises(Cancelled, match="continue with resume=True"):
         localize_to_file(movie_path, tmp_path, model=model, cluster=cluster, should_stop=lambda: True, **CAMERA)
     table = localize_to_file(movie_path, tmp_path, model=model, resume=True, **CAMERA)
     np.testing.assert_array_equal(rows(table), reference)

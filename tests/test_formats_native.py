@@ -210,7 +210,7 @@ def test_closing_early_keeps_what_is_finished(tmp_path):
 
 def test_existing_files_are_not_replaced_unasked(tmp_path):
     write_table(table(5), tmp_path / "a.hdf5")
-    with pytest.raises(OutputError, match=r"a\.hdf5 exists already.*--overwrite"):
+    with pytest.raises(OutputError, match=r"a\.hdf5 exists already.*overwrite=True"):
         write_table(table(6), tmp_path / "a.hdf5")
     assert len(read_table(tmp_path / "a.hdf5")) == 5
     write_table(table(6), tmp_path / "a.hdf5", overwrite=True)

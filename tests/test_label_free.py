@@ -356,7 +356,7 @@ def test_a_stopped_run_continues_to_the_same_model(tmp_path, short_run, movie_an
         **arguments,
     )
     assert stopped.steps == stop_after
-    with pytest.raises(OutputError, match="already holds a run: continue it with --resume"):
+    with pytest.raises(OutputError, match="already holds a run: continue it with resume=True"):
         learn_unlabelled(movie_and_truth[0], tmp_path, **arguments)
     result = learn_unlabelled(movie_and_truth[0], tmp_path, resume=True, **arguments)
     weights = [(folder / "weights.safetensors").read_bytes() for folder in (result.model_folder, short_run[0] / "own")]

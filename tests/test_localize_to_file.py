@@ -181,7 +181,7 @@ def test_overwrite_and_resume_exclude_each_other(movie_path, tmp_path):
 def test_stopping_says_what_is_kept_and_resuming_gives_the_same_table(movie_path, model, tmp_path, reference):
     message = interrupt(movie_path, tmp_path, model=model)
     assert "8 of 24 frames" in message
-    assert "--resume" in message
+    assert "resume=True" in message
     assert names(tmp_path) == ["beads_locs.work"]
     done = []
     target = localize_to_file(
@@ -215,7 +215,7 @@ def test_ctrl_c_is_a_stop_that_says_how_to_go_on(movie_path, model, tmp_path, re
         if done == 12:
             raise KeyboardInterrupt
 
-    with pytest.raises(Cancelled, match=r"after 12 of 24 frames .* continue with --resume"):
+    with pytest.raises(Cancelled, match=r"after 12 of 24 frames .* continue with resume=True"):
         localize_to_file(movie_path, tmp_path, model=model, on_progress=press, **CAMERA)
     target = localize_to_file(movie_path, tmp_path, model=model, resume=True, **CAMERA)
     np.testing.assert_array_equal(rows(target), rows(reference))
@@ -240,7 +240,7 @@ def test_ctrl_c_while_the_table_is_written_loses_nothing(movie_path, model, tmp_
 
 def test_an_unfinished_run_is_not_thrown_away_unasked(movie_path, model, tmp_path, reference):
     interrupt(movie_path, tmp_path, model=model)
-    with pytest.raises(OutputError, match=r"unfinished run .*--resume.*--overwrite"):
+    with pytest.raises(OutputError, match=r"unfinished run .*resume=True.*overwrite=True"):
         localize_to_file(movie_path, tmp_path, model=model, **CAMERA)
     target = localize_to_file(movie_path, tmp_path, model=model, overwrite=True, **CAMERA)
     np.testing.assert_array_equal(rows(target), rows(reference))
@@ -313,7 +313,7 @@ def test_a_full_disk_keeps_the_finished_frames(movie_path, model, tmp_path, refe
             resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50, before[1]))
 
     try:
-        with pytest.raises(OutputError, match=r"beads_locs\.work cannot be written .*--resume") as full:
+        with pytest.raises(OutputError, match=r"beads_locs\.work cannot be written .*resume=True") as full:
             localize_to_file(movie_path, tmp_path, model=model, on_progress=fill_the_disk, **CAMERA)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -114,7 +114,7 @@ def test_a_full_disk_keeps_what_was_there_and_says_how_to_go_on(path):
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, before[1]))
         try:
-            with pytest.raises(OutputError, match="--resume"):
+            with pytest.raises(OutputError, match="resume=True"):
                 work.append(block(10, n_rows=50))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -93,7 +93,7 @@ def link(
     result = merge_groups(locs, group) if merge else locs.with_columns(group=group.astype(np.int32))
     if dark_times:
         if not merge:
-            raise ConfigurationError("dark_times needs merge=True: only whole blinks have a dark time after them.")
+            raise ConfigurationError("dark_times are those after whole blinks: let the rows of each blink be joined.")
         result = result.with_columns(dark_frames=_dark_frames(result, gate))
     return result.with_provenance(step)
 

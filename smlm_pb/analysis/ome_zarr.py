@@ -38,7 +38,7 @@ def check_folder(path: Path, overwrite: bool) -> None:
     if not path.exists():
         return
     if not overwrite:
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite).")
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting (overwrite=True).")
     if not (path / ".zgroup").is_file():
         raise OutputError(f"{path} exists and is no OME-Zarr; choose another name.")
 

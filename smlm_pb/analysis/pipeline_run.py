@@ -465,7 +465,7 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The folder {folder} cannot be made ({error.strerror}): choose another place for the results (--out)."
+            f"The folder {folder} cannot be made ({error.strerror}): choose another folder for the results."
         ) from error
 
 

@@ -452,8 +452,8 @@ def _warn_of_other_model(locs: Localizations, stage: Stage) -> None:
     made_by = f"by model '{known.model}'" if known.model else "by an unknown program"
     warnings.warn(
         f"The {stage.card.kind} was trained behind model '{behind.get('name')}' and the table was made {made_by}: its "
-        f"{'precisions' if stage.card.kind == 'readout' else 'probabilities'} may not hold; train one with 'smlm-pb "
-        f"train --second-stage {stage.card.kind}'.",
+        f"{'precisions' if stage.card.kind == 'readout' else 'probabilities'} may not hold; train one behind the model "
+        "that made the table.",
         UserWarning,
         stacklevel=3,
     )

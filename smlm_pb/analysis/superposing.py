@@ -285,7 +285,7 @@ def _remarks(job: Job, levels: Sequence[DensityLevel], left_out: list[int], gap_
         )
     if levels[0].density_per_px2 > 0.3 * card.density_per_px2[1]:
         notes.append(
-            "The single frames are crowded already, so what is found in them is no reliable truth; use a sparser part "
-            "of the movie (--frames)."
+            "The single frames are crowded already, so what is found in them is no reliable truth; use frames of a "
+            "sparser part of the movie."
         )
     return notes

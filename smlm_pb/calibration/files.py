@@ -60,11 +60,13 @@ def prepare_folder(folder: Path, names: tuple[str, ...], overwrite: bool) -> Non
     """
     taken = [name for name in names if (folder / name).exists()]
     if taken and not overwrite:
-        raise OutputError(f"{folder} already holds {', '.join(taken)}: choose another --out, or give --overwrite.")
+        raise OutputError(
+            f"{folder} already holds {', '.join(taken)}: choose another folder, or allow overwriting (overwrite=True)."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another --out.") from error
+        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another one.") from error
 
 
 def save_grid(found: GridCalibration, image: npt.NDArray[Any], folder: Path, *, overwrite: bool = False) -> list[Path]:

@@ -356,7 +356,7 @@ def _warnings(found: GridCalibration, told_nm: float | None) -> list[str]:
     if found.residual_px > max(3 * found.found.sigma_px, 0.1):
         notes.append(
             f"the residual of {found.residual_px:.2f} px is far above the precision of a point: the target is not "
-            "regular, or the distortion is of higher order (--order)"
+            "regular, or the distortion is of higher order than was fitted"
         )
     height, width = found.shape
     region = found.undistort.region

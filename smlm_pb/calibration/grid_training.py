@@ -95,7 +95,9 @@ def train_grid(
     if steps < 1:
         raise ConfigurationError(f"steps = {steps} is impossible; give a whole number from 1.")
     if (folder / CARD_FILE).exists() and not overwrite:
-        raise OutputError(f"{folder} already holds a model: choose another --out, or give --overwrite.")
+        raise OutputError(
+            f"{folder} already holds a model: choose another folder, or allow overwriting (overwrite=True)."
+        )
     settings = settings or BoardSettings()
     run = _Run(folder, settings, steps, seed)
     if resume:

@@ -155,7 +155,7 @@ def register_grids(
     if len(to) < _FEWEST_PAIRS:
         raise MovieError(
             f"Only {len(to)} points of the target are in both channels, {_FEWEST_PAIRS} are needed: check that both "
-            "pictures show the same part of the target, and give --shift-px where the channels lie far apart."
+            "pictures show the same part of the target, and give shift_px where the channels lie far apart."
         )
     if order == "auto":
         fit = fit_transform(start, to, purpose="register")
@@ -218,7 +218,7 @@ def _warnings(found: Registration, moved: FloatArray, reference: FoundLattice, s
     if np.hypot(*offset) > _AMBIGUOUS * step:
         notes.append(
             f"the channels lie {np.hypot(*offset):.1f} px apart, near half of the pitch of {step:.1f} px: the target "
-            "looks the same one pitch further; tell the shift with --shift-px, from a bead or the edge of the target"
+            "looks the same one pitch further; tell the shift (shift_px), from a bead or the edge of the target"
         )
     region = found.transform.region
     covered = (region[2] - region[0]) * (region[3] - region[1]) / (shape[0] * shape[1])

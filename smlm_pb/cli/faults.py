@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import NamedTuple
 
+from smlm_pb.cli.wording import as_options
 from smlm_pb.errors import Cancelled, SmlmPbError
 
 EXIT_OK = 0
@@ -43,7 +44,7 @@ def describe_fault(error: BaseException) -> Fault:
     Fault
         One line starting with ``smlm-pb:``, and the exit code.
     """
-    text = " ".join(str(error).split())
+    text = as_options(" ".join(str(error).split()))
     if isinstance(error, Cancelled):
         return Fault(f"smlm-pb: {text or 'cancelled.'}", EXIT_INTERRUPTED)
     if isinstance(error, KeyboardInterrupt):

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from smlm_pb._version import __version__
 from smlm_pb.cli.faults import EXIT_OK, EXIT_USAGE, describe_fault, one_line
-from smlm_pb.cli.wording import as_options, options_of
+from smlm_pb.cli.wording import as_options, options_of, speak_of
 
 #: Every verb with its line in ``smlm-pb --help``; its module is imported only when the verb is used.
 VERBS: dict[str, str] = {
@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0 done, 1 some inputs failed, 2 usage or input error, 70 bug, 130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    options: dict[str, str] = {}
-    with _warnings_as_lines(options), _termination_as_interrupt():
+    speak_of({})
+    with _warnings_as_lines(), _termination_as_interrupt():
         try:
-            return _run(arguments, options)
+            return _run(arguments)
         except SystemExit as leave:
             return leave.code if isinstance(leave.code, int) else (EXIT_OK if leave.code is None else EXIT_USAGE)
         except BrokenPipeError:
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 import traceback
 
                 traceback.print_exc()
-            print(as_options(fault.line, options), file=sys.stderr)
+            print(fault.line, file=sys.stderr)
             return fault.exit_code
 
 
@@ -163,8 +163,8 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def _run(arguments: list[str], options: dict[str, str]) -> int:
-    """Do what is asked; fills in the options of the verb, by the names of their arguments."""
+def _run(arguments: list[str]) -> int:
+    """Do what is asked; from then on messages speak of the options of the verb."""
     verb = next((token for token in arguments if not token.startswith("-")), None)
     if verb is not None and verb not in VERBS:
         near = difflib.get_close_matches(verb, VERBS, n=1)
@@ -179,7 +179,7 @@ def _run(arguments: list[str], options: dict[str, str]) -> int:
     if verb is None:
         parser.print_help(sys.stderr)
         return EXIT_USAGE
-    options |= options_of(parser, verb)
+    speak_of(options_of(parser, verb))
     exit_code: int = importlib.import_module(f"smlm_pb.cli.{verb}").run(args)
     sys.stdout.flush()
     return exit_code
@@ -207,14 +207,14 @@ def _terminal_width() -> int:
 
 
 @contextlib.contextmanager
-def _warnings_as_lines(options: dict[str, str]) -> Iterator[None]:
+def _warnings_as_lines() -> Iterator[None]:
     """Show the package's warnings as one line each, as errors are."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if issubclass(category, UserWarning):
             from smlm_pb.cli.progress import say
 
-            say(f"smlm-pb: warning: {as_options(one_line(str(message)), options)}")
+            say(f"smlm-pb: warning: {as_options(one_line(str(message)))}")
 
     with warnings.catch_warnings():
         warnings.showwarning = show

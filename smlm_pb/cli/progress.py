@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -53,6 +54,11 @@ def show_progress(args: argparse.Namespace, label: str, *, unit: str = "frame") 
         reporter.close(finished=False)
         raise
     reporter.close(finished=True)
+
+
+def warn(message: str) -> None:
+    """Print a warning as those of the library are printed, in the words of the command line."""
+    warnings.showwarning(message, UserWarning, __name__, 0)
 
 
 def say(message: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smlm_pb.cli.common import existing_file, non_negative_float
-from smlm_pb.cli.progress import note, say
+from smlm_pb.cli.progress import note, warn
 from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _show(proposal: Proposal, path: Path) -> None:
     for warning in proposal.warnings:
-        say(f"smlm-pb: warning: {warning}")
+        warn(warning)
     for fact in proposal.facts:
         print(fact)
     print(f"written: {path}", flush=True)

@@ -16,7 +16,7 @@ from smlm_pb.cli.common import (
     positive_float,
     positive_int,
 )
-from smlm_pb.cli.progress import note, say, show_progress
+from smlm_pb.cli.progress import note, show_progress, warn
 from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _show(likeness: Likeness, experiment: Path, figure: Path) -> None:
     for warning in likeness.warnings:
-        say(f"smlm-pb: warning: {warning}")
+        warn(warning)
     rows = [_HEAD, *likeness.rows()]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     for row in rows:

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from smlm_pb.cli.faults import EXIT_INTERRUPTED, EXIT_OK
-from smlm_pb.cli.progress import note, say, show_progress
+from smlm_pb.cli.progress import note, show_progress, warn
 from smlm_pb.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def _check(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace, result: LabelFreeResult) -> None:
     for warning in result.warnings:
-        say(f"smlm-pb: warning: {warning}")
+        warn(warning)
     scores = result.validation
     note(
         args,

@@ -50,7 +50,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="folder for the results (default: .)")
     group = parser.add_argument_group("watching")
     group.add_argument(
-        "--idle", type=positive_float, default=60.0, metavar="S", help="end when no frame has come for S seconds"
+        "--idle",
+        dest="idle_s",
+        type=positive_float,
+        default=60.0,
+        metavar="S",
+        help="end when no frame has come for S seconds",
     )
     group.add_argument(
         "--update-every",
@@ -95,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         precision=args.precision,
     )
     options = WatchOptions(
-        idle_s=args.idle, update_s=args.update_every, poll_s=args.poll, second_pass=not args.no_second_pass
+        idle_s=args.idle_s, update_s=args.update_every, poll_s=args.poll, second_pass=not args.no_second_pass
     )
     label = args.movie.name or str(args.movie)
     note(args, f"{label}: waiting for frames; Ctrl-C ends the watch.")

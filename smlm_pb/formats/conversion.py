@@ -168,7 +168,7 @@ def _convert_units(
     except PixelSizeNeededError:
         raise TableError(
             f"{path}: {name} is in {unit}, and the file does not say how large a camera pixel is; "
-            "give pixel_size_nm (--pixel-size-nm), e.g. 100."
+            "give pixel_size_nm, e.g. 100."
         ) from None
     if factor is None:
         notes.append(f"column {name} is in {unit or 'no unit'}, not {column.unit}; it is kept as it stands")
@@ -331,7 +331,7 @@ def _foreign_values(
     except PixelSizeNeededError:
         raise TableError(
             f"A {form.name} table is in {convention.length_unit}, but this table does not know its pixel size; "
-            "give pixel_size_nm (--pixel-size-nm), e.g. 100."
+            "give pixel_size_nm, e.g. 100."
         ) from None
     if factor is None:
         raise AssertionError(f"{form.name} declares {target} for {column.name} in {column.unit}")

@@ -289,7 +289,7 @@ def _check_sidecar(sidecar: Path, table: Path, overwrite: bool) -> None:
     if not sidecar.exists():
         return
     if not overwrite and not table.exists():
-        raise OutputError(f"{sidecar} exists already; choose another name or allow overwriting (--overwrite).")
+        raise OutputError(f"{sidecar} exists already; choose another name or allow overwriting (overwrite=True).")
     try:
         ours = any("Frames" in document for document in load_yaml(sidecar))
     except TableError:

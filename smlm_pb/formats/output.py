@@ -22,7 +22,7 @@ def check_target(path: Path, overwrite: bool) -> None:
     if not path.parent.is_dir():
         raise OutputError(f"The folder {path.parent} does not exist; create it first.")
     if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already; choose another name or allow overwriting (--overwrite).")
+        raise OutputError(f"{path} exists already; choose another name or allow overwriting (overwrite=True).")
 
 
 def partial_path(path: Path) -> Path:

@@ -96,7 +96,7 @@ def sniff_format(path: Path) -> TableFormat:
     else:
         seen = f"a binary file that begins with {head.start[:8]!r}"
     raise TableError(
-        f"{path} is no table of a known format ({seen}); say which one it is with format (--from): "
+        f"{path} is no table of a known format ({seen}); say which one it is, load(path, format=NAME): "
         f"{', '.join(FORMATS)}."
     )
 
@@ -118,6 +118,6 @@ def format_for_writing(path: Path, name: str | None) -> TableFormat:
     if default is not None:
         return FORMATS[default]
     raise ConfigurationError(
-        f"The ending of {path.name} does not tell a table format; name one with format (--to): "
+        f"The ending of {path.name} does not tell a table format; name one, save(path, format=NAME): "
         f"{', '.join(form.name for form in FORMATS.values() if form.writable)}."
     )

@@ -240,7 +240,7 @@ class Cluster:
             except KilledWorker:
                 raise ClusterError(
                     f"Frames {frames[0]} to {frames[1]} of movie {job.movie.name} ended one worker after the other, "
-                    "most likely for want of memory: give the workers more, then continue with --resume."
+                    "most likely for want of memory: give the workers more, then continue with resume=True."
                 ) from None
         return None
 
@@ -254,7 +254,7 @@ class Cluster:
         if since < float("inf") and now - since > self._wait_s:
             warnings.warn(
                 f"All workers are gone since {self._wait_s:g} s; the run goes on when new ones come, or stop it and "
-                "continue later with --resume.",
+                "continue later with resume=True.",
                 UserWarning,
                 stacklevel=2,
             )

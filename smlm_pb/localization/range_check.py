@@ -39,13 +39,13 @@ _BACKGROUND_ERROR_E = 3.0
 
 _REMEDIES = {
     "density_per_px2": "many are missed there; record with fewer molecules on, or make a model for such movies "
-    "(smlm-pb train --like)",
+    "(smlm_pb.training.propose_like)",
     "photons": "check offset_adu, e_per_adu and em_gain, leave these parts out, or make a model for such movies "
-    "(smlm-pb train --like)",
+    "(smlm_pb.training.propose_like)",
     "background_e": "lower the out-of-focus light, leave these parts out, or make a model for such movies "
-    "(smlm-pb train --like)",
+    "(smlm_pb.training.propose_like)",
     "psf_sigma_px": "check focus and tilt of the sample, leave these parts out, or make a model for such movies "
-    "(smlm-pb train --like)",
+    "(smlm_pb.training.propose_like)",
     "psf_varies": "check focus and tilt of the sample; positions there are less precise than stated",
 }
 _WORDS = {

@@ -24,11 +24,13 @@ def read_provenance(target: Path) -> dict[str, Any]:
         with h5py.File(target, "r") as file:
             _, steps = from_documents(load_json(file["metadata"][()], str(target)))
     except (OSError, KeyError, TableError) as error:
-        raise OutputError(f"{target} is no table of a finished run: remove it, or allow --overwrite.") from error
+        raise OutputError(
+            f"{target} is no table of a finished run: remove it, or allow overwriting (overwrite=True)."
+        ) from error
     for step in reversed(steps):
         if step.get("step") == "localize":
             return step
-    raise OutputError(f"{target} was not made by localizing a movie: remove it, or allow --overwrite.")
+    raise OutputError(f"{target} was not made by localizing a movie: remove it, or allow overwriting (overwrite=True).")
 
 
 def refuse_other_settings(stored: dict[str, Any], asked: dict[str, Any], path: Path) -> None:
@@ -52,11 +54,12 @@ def refuse_other_settings(stored: dict[str, Any], asked: dict[str, Any], path: P
             continue
         if name == "movie":
             raise ConfigurationError(
-                f"{path} belongs to another movie than the one given: correct the path, or start anew with --overwrite."
+                f"{path} belongs to another movie than the one given: correct the path, or start anew with "
+                "overwrite=True."
             )
         if name == "model" and isinstance(before, dict):
             before, now = (f"{m.get('name')} ({str(m.get('sha256'))[:8]})" for m in (before, asked[name]))
         raise ConfigurationError(
             f"{path} was made with other settings: {name} is {before!r} there and {now!r} here; give the same {name}, "
-            "or start anew with --overwrite."
+            "or start anew with overwrite=True."
         )

@@ -214,8 +214,7 @@ def frame_range(frames: tuple[int, int | None] | None, movie: Movie) -> tuple[tu
     start, stop = frames or (0, None)
     if start >= movie.n_frames:
         raise ConfigurationError(
-            f"Movie {movie.name} has {movie.n_frames} frames, counted from 0: it has no frame {start}; correct frames "
-            "(--frames)."
+            f"Movie {movie.name} has {movie.n_frames} frames, counted from 0: it has no frame {start}; correct frames."
         )
     if stop is None or stop <= movie.n_frames:
         return (start, movie.n_frames if stop is None else stop), []

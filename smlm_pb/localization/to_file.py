@@ -244,8 +244,8 @@ class FileRun:
 
         if unfinished.exists() and not (self.resume or self.overwrite):
             raise OutputError(
-                f"{unfinished} holds an unfinished run of this movie: continue it with --resume, or start anew with "
-                "--overwrite."
+                f"{unfinished} holds an unfinished run of this movie: continue it with resume=True, or start anew with "
+                "overwrite=True."
             )
         # An unfinished run has the right to the target: it was checked, or given, when the run began.
         NativeWriter(target, movie.info, overwrite=self.overwrite or unfinished.exists()).discard()
@@ -300,7 +300,7 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
-            f"The folder {folder} cannot be made ({error.strerror}): choose another place for the results (--out)."
+            f"The folder {folder} cannot be made ({error.strerror}): choose another folder for the results."
         ) from error
 
 
@@ -335,5 +335,5 @@ def stopped(job: Job, work: WorkFile) -> Cancelled:
         return Cancelled(f"Stopped before the first frames of movie {job.movie.name} were done; nothing was written.")
     return Cancelled(
         f"Stopped after {work.done_until - start} of {stop - start} frames of movie {job.movie.name}; they are kept in "
-        f"{work.path}: continue with --resume."
+        f"{work.path}: continue with resume=True."
     )

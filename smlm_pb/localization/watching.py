@@ -141,8 +141,8 @@ def _check_free(name: str, target: Path, unfinished: Path, *, overwrite: bool, r
 
     if unfinished.exists() and not (resume or overwrite):
         raise OutputError(
-            f"{unfinished} holds an unfinished run of this movie: continue it with --resume, or start anew with "
-            "--overwrite."
+            f"{unfinished} holds an unfinished run of this movie: continue it with resume=True, or start anew with "
+            "overwrite=True."
         )
     NativeWriter(target, MovieInfo(1, 5, 5, None, name), overwrite=overwrite or unfinished.exists()).discard()
 
@@ -234,7 +234,7 @@ class _Watch:
         if not self._growing.path.exists():
             raise MovieError(
                 f"Nothing was recorded to {self._growing.path} within {self._options.idle_s:g} s: check the path, or "
-                "wait longer (--idle)."
+                "wait longer (idle_s)."
             )
         return self._growing.finish()[0]
 
@@ -351,14 +351,14 @@ class _Watch:
         if self._is_second_pass:
             return Cancelled(
                 f"Stopped while the finished movie {self._growing.name} was localized once more; until then "
-                f"{self._target} holds what its first frames told; continue with --resume."
+                f"{self._target} holds what its first frames told; continue with resume=True."
             )
         if self._work.done_until is None:
             return Cancelled(f"Stopped before the first frames of movie {self._growing.name} were done.")
         done = self._write_unfinished(job)
         return Cancelled(
             f"Stopped: {self._target} holds the first {done} frames of movie {self._growing.name}; continue with "
-            "--resume."
+            "resume=True."
         )
 
 

@@ -86,7 +86,7 @@ class WorkFile:
             _lock(handle, path)
             head = _next_payload(handle)
             if not head:
-                raise OutputError(f"{path} is not a work file, or damaged: start anew with --overwrite.")
+                raise OutputError(f"{path} is not a work file, or damaged: start anew with overwrite=True.")
             work = cls(path, handle, json.loads(head))
             for block in work._scan():
                 work.done_until = block.stop
@@ -123,7 +123,7 @@ class WorkFile:
         except OSError as error:
             raise OutputError(
                 f"{self.path} cannot be written ({error.strerror or error}): free some space, then continue with "
-                "--resume; what was finished is kept."
+                "resume=True; what was finished is kept."
             ) from error
         self.done_until = block.stop
 

@@ -28,8 +28,8 @@ def truncated_message(path: Path, n_whole: int, promised: int) -> str:
         return f"{path} is cut off (truncated) and holds no whole frame{of}: copy or save it again."
     frames = "1 whole frame" if n_whole == 1 else f"{n_whole} whole frames"
     return (
-        f"{path} is cut off (truncated): {frames}{of} can be read; copy it again, or use these: 'smlm-pb watch' on the "
-        "command line, open_movie(path, allow_truncated=True) in Python."
+        f"{path} is cut off (truncated): {frames}{of} can be read; copy it again, or use these: "
+        "open_movie(path, allow_truncated=True)."
     )
 
 

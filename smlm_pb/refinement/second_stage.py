@@ -107,7 +107,7 @@ def save_stage(folder: Path, network: nn.Module, card: StageCard, experiment: st
         write_together(folder, written)
     except OSError as error:
         raise OutputError(
-            f"Folder {folder} cannot be written ({error.strerror or error}): free some space, or choose another --out."
+            f"Folder {folder} cannot be written ({error.strerror or error}): free some space, or choose another one."
         ) from error
     return folder
 
@@ -168,10 +168,7 @@ def _find(name_or_folder: str | Path) -> Path:
         return folder
     problem = f"holds no {STAGE_FILE}" if folder.is_dir() else "does not exist"
     known = ", ".join(kind for kind in KINDS if (shipped_folder() / kind / STAGE_FILE).exists())
-    raise ModelError(
-        f"Second stage {folder} {problem}: give the folder that 'smlm-pb train --second-stage KIND --out DIR' made; "
-        f"shipped are {known}."
-    )
+    raise ModelError(f"Second stage {folder} {problem}: give the folder of one that was trained; shipped are {known}.")
 
 
 def _build(card: StageCard) -> nn.Module:

@@ -54,7 +54,7 @@ def save_checkpoint(
             temporary.unlink(missing_ok=True)
         raise OutputError(
             f"Checkpoint in {folder} cannot be written ({error.strerror or error}): free some space or choose "
-            "another --out; the previous checkpoint is kept."
+            "another folder; the previous checkpoint is kept."
         ) from error
 
 
@@ -86,7 +86,7 @@ def load_checkpoint(
 
     path = folder / _TENSORS
     if not path.exists():
-        raise ConfigurationError(f"No checkpoint in {folder}: start the run without --resume.")
+        raise ConfigurationError(f"No checkpoint in {folder}: start the run without resume=True.")
     try:
         with safe_open(path, framework="pt") as handle:
             metadata = json.loads((handle.metadata() or {}).get("training", "null"))

@@ -336,11 +336,11 @@ def _tell(
             half = "; half a pixel in both axes is the mark of another origin" if shift.looks_like_half_a_pixel else ""
             warnings.append(
                 f"{name}: {told}{half}. A shift of all labels is inherited by the new model: take it off with "
-                "subtract_shift (--subtract-shift) unless the labels are right and the model is wrong."
+                "subtract_shift=True unless the labels are right and the model is wrong."
             )
         if shift.scatter_px > _UNDERSTATED * max(source.sigma_px, 0.03):
             warnings.append(
                 f"{name}: the labels scatter by {shift.scatter_px:.2g} px around model '{judge}', more than the "
-                f"{source.sigma_px:.2g} px that are assumed: give label_sigma_px (--label-sigma-px) if they err more."
+                f"{source.sigma_px:.2g} px that are assumed: give label_sigma_px if they err more."
             )
     return tuple(facts), tuple(warnings)

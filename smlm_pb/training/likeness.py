@@ -299,13 +299,10 @@ def _save(likeness: Likeness, folder: Path, overwrite: bool) -> tuple[Path, Path
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another --out.") from error
+        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another one.") from error
     experiment, figure = folder / EXPERIMENT_FILE, folder / FIGURE_FILE
     if experiment.exists() and not overwrite:
-        raise OutputError(
-            f"{experiment} exists already: train from it with 'smlm-pb train {experiment} --out {folder}', or measure "
-            "anew with --overwrite."
-        )
+        raise OutputError(f"{experiment} exists already: train from it, or measure anew with overwrite=True.")
     text = yaml.safe_dump(likeness.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     with written_whole(figure, overwrite=True) as part:
         draw_likeness(likeness, part)

@@ -258,15 +258,15 @@ def _some_frames(movie: Movie, frames: tuple[int, int]) -> npt.NDArray[Any]:
 def _refuse_unknown_width(name: str, conditions: Conditions, model: Model) -> None:
     if conditions.origin["psf_sigma_px"] == ASSUMED:
         raise MovieError(
-            f"Movie {name}: the width of the PSF cannot be measured from it; give it with psf_sigma_px "
-            "(--psf-sigma-px), or write an experiment file."
+            f"Movie {name}: the width of the PSF cannot be measured from it; give it with psf_sigma_px, "
+            "or write an experiment file."
         )
     low, high = model.card.psf_sigma_px
     if not low / _PSF_BEYOND <= conditions.psf_sigma_px <= high * _PSF_BEYOND:
         raise MovieError(
             f"Movie {name}: the PSF of {conditions.psf_sigma_px:.3g} px is too far from the {low:g} to {high:g} px of "
             f"model '{model.card.name}', which cannot tell what the molecules are like: start from another model, give "
-            "psf_sigma_px (--psf-sigma-px) if it is wrong, or write an experiment file."
+            "psf_sigma_px if it is wrong, or write an experiment file."
         )
 
 

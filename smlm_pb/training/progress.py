@@ -35,7 +35,7 @@ def write_history(folder: Path, history: list[dict[str, Any]]) -> None:
     except OSError as error:
         raise OutputError(
             f"History in {folder} cannot be written ({error.strerror or error}): free some space and continue with "
-            "--resume; the last checkpoint is kept."
+            "resume=True; the last checkpoint is kept."
         ) from error
 
 

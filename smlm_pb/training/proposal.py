@@ -74,7 +74,7 @@ class Proposal:
             target.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(
-                f"Folder {target.parent} cannot be made ({error.strerror}): choose another --out."
+                f"Folder {target.parent} cannot be made ({error.strerror}): choose another one."
             ) from error
         text = yaml.safe_dump(self.experiment.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
         with written_whole(target, overwrite) as part:
@@ -176,5 +176,5 @@ def name_of(movie: str, kind: str) -> str:
 
 def _unknown_width(name: str) -> ConfigurationError:
     return ConfigurationError(
-        f"Movie {name}: the width of the PSF cannot be measured from it; give it with psf_sigma_px (--psf-sigma-px)."
+        f"Movie {name}: the width of the PSF cannot be measured from it; give it with psf_sigma_px."
     )

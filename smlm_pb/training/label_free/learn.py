@@ -167,7 +167,7 @@ def learn_unlabelled(
     deadline = None if max_seconds is None else began + max_seconds
     _work(run, deadline, on_step, on_round, should_stop)
     if run.trainer.step == 0:
-        raise Cancelled("Training was stopped before its first step; --resume has nothing to continue, start it again.")
+        raise Cancelled("Training was stopped before its first step; there is nothing to continue, start it again.")
     run.save()
     exported = export_run(run, command=command)
     width_x, width_y = exported.widths_px
@@ -187,11 +187,11 @@ def learn_unlabelled(
 
 def _folder(folder: Path, *, resume: bool) -> Path:
     if not resume and (folder / "checkpoint.safetensors").exists():
-        raise OutputError(f"{folder} already holds a run: continue it with --resume, or choose another --out.")
+        raise OutputError(f"{folder} already holds a run: continue it with resume=True, or choose another folder.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another --out.") from error
+        raise OutputError(f"Folder {folder} cannot be made ({error.strerror}): choose another one.") from error
     return folder
 
 
@@ -199,8 +199,8 @@ def _start_model(start: str) -> Model:
     model = load_model(start, "cpu")
     if model.card.network.get("context_frames") or model.card.network.get("read_out", "offsets") != "offsets":
         raise ConfigurationError(
-            f"--from {start}: label-free training refines models that look at single frames and regress offsets, which "
-            "this one does not; start from 'default', or leave --from out."
+            f"Model {start}: label-free training refines models that look at single frames and regress offsets, which "
+            "this one does not; start from 'default', or from nothing."
         )
     return model
 

@@ -42,7 +42,7 @@ def save_explained(folder: Path, rounds: int, chunks: Sequence[Chunk], history: 
             part.write_bytes(save(plain, metadata={"label_free": told}))
     except OSError as error:
         raise OutputError(
-            f"{target} cannot be written ({error.strerror or error}): free some space and continue with --resume."
+            f"{target} cannot be written ({error.strerror or error}): free some space and continue with resume=True."
         ) from error
 
 
