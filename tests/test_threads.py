@@ -3,12 +3,16 @@
 import time
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from hand_made_model import make_model
+from hand_made_model import make_model, make_movie
 
+from smlm_pb.camera import Camera
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization import load_model, threads
+from smlm_pb.localization.pipeline import plan_work
+from smlm_pb.localization.sample_look import look_at
 
 
 @pytest.fixture
@@ -96,6 +100,21 @@ def test_as_many_passes_at_a_time_as_threads(model, monkeypatch):
     torch.set_num_threads(4)
     assert threads.fit_threads(model) == 4
     assert max(most) == 4
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_any_number_of_threads_lists_the_same_in_a_sample(model, count):
+    electrons = make_movie(200)[0].astype(np.float32)
+    assert -(-len(electrons) // plan_work(*electrons.shape[1:], model.device).batch_frames) > 5
+    found = []
+    for threads_now in (1, count):
+        threads.use_threads(threads_now)
+        found.append(look_at(electrons, model, camera=Camera(), psf_sigma_px=1.1))
+        assert torch.get_num_threads() == threads_now
+    assert len(found[0]) > 100
+    np.testing.assert_array_equal(found[0]["frame"], found[1]["frame"])
+    for name in ("x", "y", "probability"):
+        np.testing.assert_allclose(found[0][name], found[1][name], atol=1e-4)
 
 
 def test_the_measurement_is_short(model):
