@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 
 #: Wait this long after the last change before drawing, ms.
 _SETTLE_MS = 120
+#: The brightness of a growing image is changed when it is so many times too low or too high.
+_ABOUT = 1.15
+#: The slider of the brightness may go so many times further than the brightest pixel.
+_HEADROOM = 2.0
 #: Narrowest pixels for the present view, nm.
 _FINEST_NM = 0.5
 _NAME = "super-resolved"
@@ -167,10 +171,13 @@ class ResultImage(QObject):
         if self._existing("plain") is layer:
             _set_visible(layer)
 
-    def show_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> None:
-        """Show the image of a run that goes on."""
+    def show_growing(self, image: npt.NDArray[np.float32], grid: Grid, place: Place) -> Generator[None, None, None]:
+        """Show the image of a run that goes on, in steps; small changes of its brightness are not followed."""
         self._forget()
-        self._put_at_once("plain", image, brightness_limits(image), place, grid)
+        low, high = brightness_limits(image)
+        layer = self._existing("plain")
+        is_bright = layer is not None and _is_about(layer.contrast_limits[1], high)
+        yield from self._put("plain", image, None if is_bright else (low, high), place, grid)
 
     def close(self) -> None:
         """Let go of the viewer."""
@@ -244,10 +251,6 @@ class ResultImage(QObject):
         layer = self._layers.get(kind)
         return layer if layer is not None and layer in self._viewer.layers else None
 
-    def _put_at_once(self, *args: Any) -> None:
-        for _ in self._put(*args):
-            pass
-
     def _put(
         self,
         kind: str,
@@ -267,7 +270,8 @@ class ResultImage(QObject):
             return
         with unpainted(self._panel) if _moves(layer, placement) else nullcontext():
             layer.data = pixels
-            if kind == "plain":
+            if kind == "plain" and (limits is not None or layer.colormap.name != self._options.colormap):
+                yield
                 self._set_brightness(layer, limits)
             for name in _moves(layer, placement):
                 yield
@@ -278,7 +282,7 @@ class ResultImage(QObject):
         if limits is not None:
             wanted = (limits[0], max(limits[1], 1e-6))
             highest = max(wanted[1], float(layer.data.max()))
-            if layer.contrast_limits_range[1] != highest:
+            if not highest <= layer.contrast_limits_range[1] <= _HEADROOM * highest:
                 layer.contrast_limits_range = (0.0, highest)
             if tuple(layer.contrast_limits) != wanted:
                 layer.contrast_limits = wanted
@@ -315,6 +319,11 @@ class ResultImage(QObject):
         layers = self._viewer.layers
         lowest = next((index for index, other in enumerate(layers) if isinstance(other, Points)), len(layers))
         insert_quietly(self._viewer, layer, lowest)
+
+
+def _is_about(one: float, other: float) -> bool:
+    """Whether two limits show an image nearly alike."""
+    return max(one, other) <= _ABOUT * min(one, other)
 
 
 def _set_visible(layer: Any) -> None:

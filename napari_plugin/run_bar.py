@@ -80,9 +80,13 @@ class RunBar(QWidget):
         """Frames done, frames per second, time left."""
         if not progress.total:
             return
+        self.progress.setUpdatesEnabled(
+            False
+        )  # otherwise each change is painted at once, with the window
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
         self.progress.setFormat(f"{progress.done} / {progress.total} frames")
+        self.progress.setUpdatesEnabled(True)
         parts = [f"{progress.n_molecules:,} molecules".replace(",", " ")]
         if progress.frames_per_second is not None and progress.seconds_left is not None:
             parts.append(f"{progress.frames_per_second:.3g} frames/s")

@@ -17,6 +17,8 @@ from napari_plugin.turns import Lively, Turns, unpainted
 from smlm_pb.localizations import Localizations
 
 _POLL_MS = 100
+#: Progress is shown this often: painting a window takes its time, and the localization's.
+_TOLD_EVERY_S = 0.25
 _POLL_STOPPING_MS = 10
 _TIDY_AFTER_MS = 100
 #: The growing image is shown at most this often, and never takes more than this share of the time.
@@ -51,11 +53,11 @@ class RunController(QObject):
         self._place = Place()
         self._points: GrowingPoints | None = None
         self._own_layer: Any = None
-        self._next_image_at = 0.0
+        self._next_image_at = self._next_told_at = 0.0
         self._n_blocks_drawn = 0
         self._timer = QTimer(self)
         self._timer.timeout.connect(self._poll)
-        self._turns, self._lively = Turns(self), Lively()
+        self._turns, self._showing, self._lively = Turns(self), Turns(self), Lively()
         self._calm = QTimer(self)
         self._calm.setSingleShot(True)
         self._calm.setInterval(_CALM_AFTER_MS)
@@ -135,7 +137,7 @@ class RunController(QObject):
         """The panel ends: stop the run unheard."""
         self.cancel()
         self._job = None
-        for timer in (self._timer, self._turns, self._calm):
+        for timer in (self._timer, self._turns, self._showing, self._calm):
             timer.stop()
         self._lively.end()
         self._viewer.dims.events.current_step.disconnect(self._on_step)
@@ -148,13 +150,13 @@ class RunController(QObject):
             return
         if job.result is not None or job.failure is not None:
             self._timer.stop()
+            self._showing.stop()
             self._turns.start(self._finish(job))
             return
-        progress = job.progress()
-        self.progressed.emit(progress)
-        if progress.done:
-            self._show_points(job)
-            self._show_image(job)
+        now = time.monotonic()
+        if now >= self._next_told_at and not self._showing.busy:
+            self._next_told_at = now + _TOLD_EVERY_S
+            self._showing.start(self._show(job))
 
     def _finish(self, job: LocalizeJob) -> Generator[None, None, None]:
         """Show what was found, complete or not, and hand it over."""
@@ -197,14 +199,22 @@ class RunController(QObject):
             if molecules is not None:
                 self._points.show_frame(molecules, frame)
 
-    def _show_image(self, job: LocalizeJob) -> None:
+    def _show(self, job: LocalizeJob) -> Generator[None, None, None]:
+        """Show what was found so far: numbers, molecules and image, each in its turn."""
+        progress = job.progress()
+        self.progressed.emit(progress)
+        if not progress.done:
+            return
+        yield
+        self._show_points(job)
         now = time.monotonic()
         if now < self._next_image_at or job.grid is None:
             return
+        yield
         pixels = job.image()
         if pixels is None:
             return
-        self._image.show_growing(pixels, job.grid, self._place)
+        yield from self._image.show_growing(pixels, job.grid, self._place)
         took = time.monotonic() - now
         self._next_image_at = time.monotonic() + max(_IMAGE_EVERY_S, took / _IMAGE_SHARE)
 

@@ -4,12 +4,18 @@ import time
 
 import pytest
 from hand_made_model import make_model
-from panel_driver import end, open_panel
+from panel_driver import end, open_panel, plugin_settings
 
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     return str(make_model(tmp_path_factory.mktemp("models") / "hand-made"))
+
+
+@pytest.fixture(autouse=True)
+def settings_as_installed():
+    """What one test makes the panel remember is unknown to the next one."""
+    plugin_settings().reset()
 
 
 @pytest.fixture
