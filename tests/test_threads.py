@@ -1,6 +1,7 @@
 """The number of processor threads: measured once, never more than helps, and never against the user's word."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,44 +34,47 @@ def as_it_was(monkeypatch):
     torch.set_num_threads(before)
 
 
-def takes(monkeypatch, seconds):
-    """Let a pass take so long, by the number of threads."""
+def gets(monkeypatch, processors):
+    """Let this process get so many processors, one measurement after the other."""
     calls = []
 
     def measure(model, pool, count):
         calls.append(count)
-        return seconds[count]
+        return processors[(len(calls) - 1) % len(processors)]
 
-    monkeypatch.setattr(threads, "_time", measure)
+    monkeypatch.setattr(threads, "_processors_had", measure)
     torch.set_num_threads(8)
     return calls
 
 
 @pytest.mark.parametrize(
-    ("seconds", "best"),
+    ("processors", "best"),
     [
-        ({1: 1.0, 2: 0.5, 4: 0.25, 8: 0.13}, 8),
-        ({1: 1.0, 2: 0.6, 4: 0.58, 8: 0.59}, 2),  # not worth it
-        ({1: 1.0, 2: 1.0, 4: 0.5, 8: 0.5}, 4),  # somebody was in the way for a moment
-        ({1: 1.0, 2: 2.7, 4: 3.0, 8: 3.0}, 1),  # a busy machine
+        ((7.8, 7.9), 8),
+        ((9.0, 9.0), 8),
+        ((1.5, 3.6), 4),  # the first time everything takes longer
+        ((3.1, 3.0), 3),
+        ((0.4, 0.3), 1),  # a busy machine
     ],
 )
-def test_more_threads_as_long_as_they_help(model, monkeypatch, seconds, best):
-    calls = takes(monkeypatch, seconds)
+def test_as_many_threads_as_there_are_processors_for(model, monkeypatch, processors, best):
+    calls = gets(monkeypatch, processors)
     assert threads.fit_threads(model) == torch.get_num_threads() == best
+    assert set(calls) == {8}
     measured = len(calls)
     assert threads.fit_threads(model) == best
     assert len(calls) == measured  # once per process
 
 
 def test_other_processes_keep_their_share(model, monkeypatch):
-    takes(monkeypatch, {1: 1.0, 2: 0.5, 3: 0.3, 4: 0.2, 8: 0.1})
+    calls = gets(monkeypatch, (3.0,))
     threads.limit_threads(3)
     assert threads.fit_threads(model) == 3
+    assert set(calls) == {3}
 
 
 def test_what_is_said_is_not_measured(model, monkeypatch):
-    calls = takes(monkeypatch, {1: 1.0})
+    calls = gets(monkeypatch, (1.0,))
     threads.use_threads(2)
     assert threads.fit_threads(model) == 2
     monkeypatch.setattr(threads._Choice, "given", None)
@@ -85,21 +89,16 @@ def test_what_is_said_is_not_measured(model, monkeypatch):
         threads.use_threads(0)
 
 
-def test_as_many_passes_at_a_time_as_threads(model, monkeypatch):
-    """A pass takes .05 s, however many others go on beside it: more threads take less time for each."""
-    running, most = [], []
+def test_processor_time_is_held_against_the_clock(model, monkeypatch):
+    """Three threads at a time, each of which has a processor half of the time."""
 
-    def one_pass(_):
-        running.append(1)
-        most.append(len(running))
-        time.sleep(0.05)
-        running.pop()
+    def one_pass(_, start):
+        start.wait(5.0)
+        return 100.0, 100.2, 0.1
 
     monkeypatch.setattr(threads, "_pass", one_pass)
-    monkeypatch.setattr(threads, "_BUDGET_S", 60.0)
-    torch.set_num_threads(4)
-    assert threads.fit_threads(model) == 4
-    assert max(most) == 4
+    with ThreadPoolExecutor(3) as pool:
+        assert threads._processors_had(model, pool, 3) == pytest.approx(1.5)
 
 
 @pytest.mark.parametrize("count", [2, 3, 5])

@@ -1,16 +1,20 @@
 """How many processor threads the network gets: measured once per process, instead of guessed.
 
-Every thread has frames of its own, so that none waits for another one whose processor is busy. Still, where other work
-is going on, or where processors share what computes, more threads gain nothing. A few passes over a small image, as
-many at a time as there are threads, tell what helps here and now.
+Every thread has frames of its own, so that none waits for another one whose processor is busy. More threads than this
+process gets processors for gain nothing. How many that are, here and now, tell passes over a small image, one for every
+processor at a time: by the processor time that they get while the clock runs.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from smlm_pb.errors import ConfigurationError
 
@@ -19,12 +23,11 @@ if TYPE_CHECKING:
 
 #: Variables by which a user, or a batch system, says how many threads there are.
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-_PROBE_PX = 32
+_PROBE_PX = 48
+#: The first time everything takes longer.
 _REPEATS = 2
-#: More threads must save this share of the time.
-_WORTH = 0.05
-#: The measurement ends after this time, s.
-_BUDGET_S = 0.25
+#: By so much more than a whole number of processors there is none more.
+_SPARE = 0.15
 
 
 class _Choice:
@@ -96,34 +99,30 @@ def available_processors() -> int:
 
 
 def _measure(model: Model, most: int) -> int:
-    """The number of threads with which a pass takes the least time, or the smallest that is nearly as good."""
+    """As many threads as there are processors for."""
     if most == 1:
         return 1
-    began = time.perf_counter()
-    best, best_s = 1, float("inf")
     with ThreadPoolExecutor(most) as pool:
-        _time(model, pool, 1)  # what is slow for the first time only
-        # The doubled number may look no better for a moment only: the next one is tried, too.
-        for threads in [*(2**k for k in range(most.bit_length()) if 2**k < most), most]:
-            seconds = min(_time(model, pool, threads) for _ in range(_REPEATS))
-            if seconds < best_s * (1 - _WORTH):
-                best, best_s = threads, seconds
-            if time.perf_counter() - began > _BUDGET_S:
-                break
-    return best
+        had = max(_processors_had(model, pool, most) for _ in range(_REPEATS))
+    return max(1, min(most, math.ceil(had - _SPARE)))
 
 
-def _time(model: Model, pool: ThreadPoolExecutor, threads: int) -> float:
-    """Wall time of a pass, s: what several take that run at a time, by their number."""
-    began = time.perf_counter()
-    for done in [pool.submit(_pass, model) for _ in range(threads)]:
-        done.result()
-    return (time.perf_counter() - began) / threads
+def _processors_had(model: Model, pool: ThreadPoolExecutor, threads: int) -> float:
+    """How many processors' time so many threads get."""
+    start = Barrier(threads)
+    done = [one.result() for one in [pool.submit(_pass, model, start) for _ in range(threads)]]
+    began, ended, used = (np.array(values) for values in zip(*done, strict=True))
+    return float(used.sum() / (ended.max() - began.min()))
 
 
-def _pass(model: Model) -> None:
+def _pass(model: Model, start: Barrier) -> tuple[float, float, float]:
+    """Beginning and end of a pass by the clock, and the processor time that it took, s."""
     import torch
 
     torch.set_num_threads(1)  # holds for the thread that says it
+    image, sigma_px = torch.full((1, 1, _PROBE_PX, _PROBE_PX), 20.0), torch.ones(1)
+    start.wait()
+    began, used = time.perf_counter(), time.thread_time()
     with torch.inference_mode():
-        model.network(torch.full((1, 1, _PROBE_PX, _PROBE_PX), 20.0), torch.ones(1))
+        model.network(image, sigma_px)
+    return began, time.perf_counter(), time.thread_time() - used
