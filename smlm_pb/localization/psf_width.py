@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from math import comb
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -215,6 +216,14 @@ def _curves(max_lag: int) -> FloatArray:
     return gaussian_autocorrelation(np.arange(max_lag + 1), _GRID[:, None])
 
 
+class _Models(NamedTuple):
+    """Shapes (model, lag) without their weighted mean, that mean, and their weighted sum of squares."""
+
+    centred: FloatArray
+    mean: FloatArray
+    norm: FloatArray
+
+
 class _Fitter:
     """Weighted least squares of the covariance model on the lags up to ``max_lag``."""
 
@@ -227,21 +236,26 @@ class _Fitter:
         self._weights = ((shape[0] - self._lag_y) * (shape[1] - self._lag_x)).astype(float)
         self._weights /= self._weights.sum()
         self._curves = _curves(max_lag)
-        self._models = self._curves[:, self._lag_y] * self._curves[:, self._lag_x]
+        self._grid = self._centred(self._curves[:, self._lag_y] * self._curves[:, self._lag_x])
 
-    def _solve(self, models: FloatArray, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
+    def _centred(self, models: FloatArray) -> _Models:
+        """What is the same of models for all covariances."""
+        mean = models @ self._weights
+        centred = models - mean[:, None]
+        return _Models(centred, mean, centred**2 @ self._weights)
+
+    def _solve(self, models: _Models, values: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
         """Best amplitude and floor for each model, and the remaining sum of squares."""
-        centred = models - (models @ self._weights)[:, None]
-        scatter = values - values @ self._weights
-        amplitude = (centred @ (self._weights * scatter)) / (centred**2 @ self._weights)
-        floor = values @ self._weights - amplitude * (models @ self._weights)
-        misfit = ((scatter - amplitude[:, None] * centred) ** 2) @ self._weights
-        return amplitude, floor, misfit
+        level = float(values @ self._weights)
+        scatter = values - level
+        amplitude = (models.centred @ (self._weights * scatter)) / models.norm
+        misfit = float(scatter**2 @ self._weights) - amplitude**2 * models.norm
+        return amplitude, level - amplitude * models.mean, misfit
 
     def fit(self, covariance: FloatArray) -> CovarianceFit:
         """Find the width on the grid, refined by a parabola."""
         values = covariance[self._keep]
-        _, _, misfit = self._solve(self._models, values)
+        _, _, misfit = self._solve(self._grid, values)
         best = int(misfit.argmin())
         sigma = _GRID[best]
         inside = 0 < best < len(_GRID) - 1
@@ -250,7 +264,7 @@ class _Fitter:
             shift = 0.5 * (left - right) / max(left - 2 * middle + right, np.finfo(float).tiny)
             sigma *= (_GRID[1] / _GRID[0]) ** float(np.clip(shift, -1, 1))
         curve = gaussian_autocorrelation(self._axis, float(sigma))
-        amplitude, floor, _ = self._solve((curve[self._lag_y] * curve[self._lag_x])[None], values)
+        amplitude, floor, _ = self._solve(self._centred((curve[self._lag_y] * curve[self._lag_x])[None]), values)
         return CovarianceFit(float(sigma), float(amplitude[0]), float(floor[0]), not inside)
 
     def norm(self, fit: CovarianceFit) -> float:
@@ -265,7 +279,7 @@ class _Fitter:
         along_y, along_x = (
             gaussian_autocorrelation(self._axis, sigma_px * np.exp(sign * trials[:, None] / 2)) for sign in (1, -1)
         )
-        _, _, misfit = self._solve(along_y[:, self._lag_y] * along_x[:, self._lag_x], values)
+        _, _, misfit = self._solve(self._centred(along_y[:, self._lag_y] * along_x[:, self._lag_x]), values)
         return float(trials[int(misfit.argmin())])
 
 
