@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.localization.candidates import as_columns, join_candidates, select_candidates
+from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.summary import MedianOfMany
 from smlm_pb.localization.threshold import BINS, LOWEST_AUTOMATIC, ProbabilityHistogram, check_threshold
 from smlm_pb.networks import PointField
@@ -49,6 +50,17 @@ def test_photons_and_background_are_multiplied_back_for_electron_multiplication(
     row = select_candidates(field, first_frame=0, excess_noise_factor=2.0).rows
     assert row["photons"][0] == pytest.approx(1400)
     assert row["background"][0] == pytest.approx(2 * (2 * 7 + 2))
+
+
+def test_wild_photons_of_what_is_hardly_believed_in_stay_numbers():
+    """Infinite ones would make the light that falls on the neighbours no number, and with it their probability."""
+    field = empty_field()
+    put(field, 0, 0, 2, 2, p=0.06)
+    field.log_photons[0, 0, 2, 2] = 300.0
+    put(field, 0, 1, 2, 4, p=0.9)
+    rows = select_candidates(field, first_frame=0, floor=0.05).rows
+    assert np.isfinite(rows["photons"]).all()
+    assert np.isfinite(crowding(rows, 1.2)).all()
 
 
 @pytest.mark.parametrize(

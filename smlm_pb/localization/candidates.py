@@ -23,6 +23,8 @@ DEFAULT_FLOOR = 0.05
 # Nor counted as molecules that were missed: there are thousands per frame, and on simulated movies of 0 to 4 molecules
 # per µm² the probabilities from 0.05 on add up to the true number within 10 %, those below come on top of it.
 _NEGLIGIBLE = 0.05
+#: The head is free to say anything of what it hardly believes in; this is far brighter than any molecule or bead.
+_MOST_LOG_PHOTONS = 16.0
 #: Crops that the network sees at a time: their features fit in the cache.
 _CROPS = 48
 #: One candidate as it lies in memory and in the work file.
@@ -219,7 +221,7 @@ def _collect(
     values = {
         "x": x,
         "y": y,
-        "photons": at.log_photons.exp() * excess_noise_factor,
+        "photons": at.log_photons.clamp(max=_MOST_LOG_PHOTONS).exp() * excess_noise_factor,
         "background": at.background * excess_noise_factor,
         "sigma_x": at.log_sigma_x.exp(),
         "sigma_y": at.log_sigma_y.exp(),
