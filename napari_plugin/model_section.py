@@ -123,11 +123,22 @@ class ModelSection(QGroupBox):
         if card is None:
             self.description.say("No model is installed; choose a folder, or train one: smlm-pb train.", "warning")
             return
-        self.description.say("\n".join(filter(None, (card.description, _range_of_validity(card, self._pixel_size_nm)))))
+        valid = _range_of_validity(card, self._pixel_size_nm)
+        tells_numbers = any(letter.isdigit() for letter in card.description)
+        here = _at_this_pixel_size(card, self._pixel_size_nm) if tells_numbers else valid
+        self.description.say("\n".join(filter(None, (card.description, here))))
+        self.description.setToolTip(valid)
 
 
 def _shown(name: str) -> str:
     return Path(name).name if Path(name).is_absolute() else name
+
+
+def _at_this_pixel_size(card: ModelCard, pixel_size_nm: float | None) -> str:
+    if not pixel_size_nm or not math.isfinite(pixel_size_nm):
+        return ""
+    low, high = (sigma * pixel_size_nm for sigma in card.psf_sigma_px)
+    return f"At {pixel_size_nm:g} nm per pixel: spots of σ {low:.0f}–{high:.0f} nm."
 
 
 def _range_of_validity(card: ModelCard, pixel_size_nm: float | None) -> str:

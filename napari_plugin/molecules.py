@@ -54,6 +54,8 @@ class Molecules:
         self.table, self.layer, self.place = table, layer, place
         self.filters = FilterChain(table)
         self.expectation = expectation or {}
+        #: What the run did that found them; empty for tables from elsewhere.
+        self.run_note = ""
         #: What was removed, and the table before linking, where this table was made that way: for the report.
         self.drift: Drift | None = None
         self.unlinked: Localizations | None = None

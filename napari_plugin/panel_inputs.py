@@ -56,6 +56,9 @@ class Inputs(QObject):
         panel.search.changed.connect(self.measure)
         panel.search.live_preview.setChecked(bool(remembered("localization", "live_preview")))
         panel.search.live_preview.toggled.connect(self._on_live)
+        panel.search.draw_requested.connect(self._on_draw)
+        for section in (panel.camera, panel.model, panel.search):
+            section.changed.connect(panel.run_bar.forget_error)  # it was about what has been changed
         panel.search.threshold.threshold_changed.connect(self._on_threshold)
         self._viewer.dims.events.current_step.connect(self._on_step)
 
@@ -154,6 +157,11 @@ class Inputs(QObject):
             panel.search.psf_sigma_px.set_measured(None)
             panel.camera.check.say("")
             return
+        region = panel.search.region.layer
+        if region is not None and not len(region.data):
+            self.survey.forget()
+            panel.camera.check.say("Draw a rectangle on the movie, or choose the whole frame as region.")
+            return
         try:
             movie, _, _ = self.movie()
             self.survey.request(movie, self.settings(movie.n_frames), card)
@@ -211,6 +219,14 @@ class Inputs(QObject):
         else:
             self._panel.search.preview_note.say("")
             self.preview.end()
+
+    def _on_draw(self) -> None:
+        try:
+            movie = movie_of_layer(self.layer) if self.layer is not None else self.movie()[0]
+        except SmlmPbError as error:
+            self._panel.fail(error)
+            return
+        self._panel.search.draw_on(Place.of_layer(self.layer), (movie.height, movie.width))
 
     def _on_threshold(self, threshold: float | None) -> None:
         self.preview.set_threshold(threshold)

@@ -68,6 +68,9 @@ class Results(QObject):
     def take(self, molecules: Molecules) -> None:
         """Choose what a run has found, complete or not."""
         self._known[id(molecules.layer)] = molecules
+        molecules.run_note = self._panel.last_run_note
+        if self.current is not None and self.current.layer is not molecules.layer:
+            self.current.layer.visible = False  # of two results in one place neither could be told from the other
         self.current = None
         self._panel.molecules.refresh()
         self._panel.molecules.choose(molecules.layer)
@@ -164,7 +167,7 @@ class Results(QObject):
         molecules = self.current
         if molecules is None:
             return
-        parts = [f"{_count(molecules.n_shown)} molecules"]
+        parts = [f"{_count(molecules.n_shown)} molecule{'' if molecules.n_shown == 1 else 's'}"]
         precision = molecules.median_precision()
         if precision is not None:
             parts.append(f"median precision {precision[0]:.3g} {precision[1]}")
@@ -176,7 +179,7 @@ class Results(QObject):
         else:
             parts[0] = f"{_count(molecules.n_shown)} of {_count(len(molecules.table))} molecules shown"
         text = ", ".join(parts) + "."
-        prefix = self._panel.last_run_note
+        prefix = molecules.run_note
         self._panel.run_bar.status.say(f"{prefix}\n{text}" if prefix else text)
 
     def colour_points(self, name: str) -> None:

@@ -218,6 +218,8 @@ class Training(QObject):
         section = self._panel.training
         try:
             experiment = self.experiment()
+            if not section.folder.text().strip():
+                raise ConfigurationError("There is no folder for the new model: give one in the row Folder.")
             run = TrainingRun(experiment, Path(section.folder.text()).expanduser() / experiment.name)
             run.start()
         except SmlmPbError as error:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QButtonGroup, QHBoxLayout, QLabel, QProgressBar, QPus
 from napari_plugin.keyboard import CANCEL_KEYS, RUN_KEYS
 from napari_plugin.localize_job import Progress
 from napari_plugin.theme import Note
+from napari_plugin.words import EXPECTED_TIP
 
 VIEWS = {"frames": "Frames", "image": "Image", "both": "Both"}
 
@@ -38,6 +39,7 @@ class RunBar(QWidget):
         self.progress.setTextVisible(True)
         self.timing = QLabel()
         self.status = Note(viewer)
+        self.status.setToolTip(EXPECTED_TIP)
         self.save_button = QPushButton("Save molecules…")
         self.save_button.setToolTip(
             "Save the molecules that are shown: HDF5 (opens in Picasso), CSV for ThunderSTORM, and others"
@@ -80,9 +82,7 @@ class RunBar(QWidget):
         """Frames done, frames per second, time left."""
         if not progress.total:
             return
-        self.progress.setUpdatesEnabled(
-            False
-        )  # otherwise each change is painted at once, with the window
+        self.progress.setUpdatesEnabled(False)  # otherwise each change is painted at once, with the window
         self.progress.setRange(0, progress.total)
         self.progress.setValue(progress.done)
         self.progress.setFormat(f"{progress.done} / {progress.total} frames")
@@ -92,6 +92,11 @@ class RunBar(QWidget):
             parts.append(f"{progress.frames_per_second:.3g} frames/s")
             parts.append(f"{duration(progress.seconds_left)} left")
         self.timing.setText(" · ".join(parts))
+
+    def forget_error(self) -> None:
+        """What was wrong may have been mended."""
+        if self.status.level == "error":
+            self.status.say("")
 
     def show_view(self, view: str) -> None:
         """Press the button of a view, without asking for it."""

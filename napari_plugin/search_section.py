@@ -22,10 +22,14 @@ from qtpy.QtWidgets import (
 )
 
 from napari_plugin.choosers import LayerChooser, OptionalNumber
+from napari_plugin.movie_layers import Place
 from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
+from napari_plugin.words import EXPECTED_TIP
 
 _STEPS = 1000
+#: Width of the line around a region, as a share of the frame.
+_EDGE = 0.005
 
 
 class ThresholdControl(QWidget):
@@ -41,7 +45,7 @@ class ThresholdControl(QWidget):
         self._best = 0.5
         tip = (
             "Smallest probability that a molecule exists, from 0 to 1. It acts at once on the molecules found, "
-            "without localizing again.\nAuto: the threshold with the highest expected Jaccard index."
+            "without localizing again.\nAuto: the threshold with the highest expected Jaccard index.\n" + EXPECTED_TIP
         )
         self.auto = QCheckBox("auto")
         self.auto.setChecked(True)
@@ -120,6 +124,8 @@ class SearchSection(QGroupBox):
     """
 
     changed = Signal()
+    #: A rectangle is to be drawn on the movie.
+    draw_requested = Signal()
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__("Search", parent)
@@ -161,6 +167,7 @@ class SearchSection(QGroupBox):
             "Computed beside napari: stepping stays smooth."
         )
         self.preview_note = Note(viewer)
+        self.preview_note.setToolTip(EXPECTED_TIP)
         self._build()
 
     def fault(self) -> str | None:
@@ -227,7 +234,7 @@ class SearchSection(QGroupBox):
         for field in (self.psf_sigma_px, self.first_frame, self.last_frame):
             field.number_changed.connect(self.changed)
         self.region.layer_changed.connect(self._on_region)
-        self.draw_button.clicked.connect(self._on_draw)
+        self.draw_button.clicked.connect(self.draw_requested)
 
     def _on_region(self, layer: Any) -> None:
         if self._shapes is not None:
@@ -241,7 +248,26 @@ class SearchSection(QGroupBox):
         if isalive(self):
             self.changed.emit()
 
-    def _on_draw(self) -> None:
-        layer = self._viewer.add_shapes(name="region", face_color="transparent", edge_color="#ffb000", edge_width=0.2)
+    def draw_on(self, place: Place, size_px: tuple[int, int]) -> None:
+        """Let a rectangle be drawn, in the chosen layer or a new one.
+
+        Parameters
+        ----------
+        place : Place
+            Where the movie lies: units other than its own would make napari do without any.
+        size_px : tuple of int
+            Height and width of its frames.
+        """
+        layer = self.region.layer
+        if layer is None:
+            layer = self._viewer.add_shapes(
+                name="region",
+                ndim=2,
+                face_color="transparent",
+                edge_color="#ffb000",
+                edge_width=_EDGE * max(size_px),
+                **{name: values[-2:] for name, values in place.as_arguments().items()},
+            )
+            self.region.choose(layer)
+        self._viewer.layers.selection.active = layer
         layer.mode = "add_rectangle"
-        self.region.choose(layer)

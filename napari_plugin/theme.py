@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtGui import QColor
+from qtpy.QtCore import QSize
+from qtpy.QtGui import QColor, QResizeEvent
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
 from napari_plugin.words import in_panel_words
@@ -73,7 +74,8 @@ class Note(QLabel):
     def __init__(self, viewer: Any, text: str = "", parent: QWidget | None = None) -> None:
         super().__init__(parent)
         self._viewer = viewer
-        self._level = "plain"
+        self.level = "plain"
+        self._is_laid_out = False
         self.setWordWrap(True)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
         self.say(text)
@@ -88,14 +90,31 @@ class Note(QLabel):
         level : {"plain", "warning", "error"}
             How grave it is.
         """
-        self._level = level
+        self.level = level
         self.setText(in_panel_words(text))
         self.setVisible(bool(text))
         self.recolor()
 
+    def sizeHint(self) -> QSize:
+        """As high as the text is at its present width; Qt would guess a narrower one, and leave room for it."""
+        hint = super().sizeHint()
+        return QSize(hint.width(), self.heightForWidth(self.width())) if self._is_laid_out else hint
+
+    def minimumSizeHint(self) -> QSize:
+        """The same."""
+        hint = super().minimumSizeHint()
+        return QSize(hint.width(), self.heightForWidth(self.width())) if self._is_laid_out else hint
+
+    def resizeEvent(self, event: QResizeEvent) -> None:
+        """Tell the layout that another width needs another height."""
+        super().resizeEvent(event)
+        if event.size().width() != event.oldSize().width():
+            self._is_laid_out = True
+            self.updateGeometry()
+
     def recolor(self) -> None:
         """Take the colour of the theme."""
-        if self._level == "plain":
+        if self.level == "plain":
             self.setStyleSheet("")
         else:
-            self.setStyleSheet(f"color: {readable_color(self._viewer, self._level).name()};")
+            self.setStyleSheet(f"color: {readable_color(self._viewer, self.level).name()};")

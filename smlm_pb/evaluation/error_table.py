@@ -58,11 +58,11 @@ def budget_figure(budgets: Sequence[ErrorBudget]) -> Figure:
     width = 0.8 / max(len(budgets), 1)
     for k, budget in enumerate(budgets):
         places = [place + (k - (len(budgets) - 1) / 2) * width for place in range(len(ERRORS))]
-        label = f"{budget.tolerance_nm:g} nm (J = {budget.jaccard:.2f})"
+        label = f"within {budget.tolerance_nm:g} nm: J = {budget.jaccard:.2f}"
         axes.bar(places, [budget.delta_jaccard[kind] for kind in ERRORS], width, label=label)
     axes.set_xticks(range(len(ERRORS)), ERRORS)
     axes.set_ylabel("gain of the Jaccard index if mended")
-    axes.legend(frameon=False, title="tolerance")
+    axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=max(len(budgets), 1))
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

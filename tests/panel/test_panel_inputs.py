@@ -50,6 +50,33 @@ def test_impossible_entries_end_in_one_sentence(panel, notes):
         assert says in errors(notes)[0]
 
 
+def test_a_region_is_drawn_in_the_units_of_the_movie(panel, viewer, qtbot, notes):
+    movie = viewer.layers["filaments"]
+    panel.search.draw_button.click()
+    region = panel.search.region.layer
+    assert viewer.layers.selection.active is region
+    assert region.mode == "add_rectangle"
+    assert tuple(region.units) == tuple(movie.units[-2:])  # otherwise napari does without units
+    np.testing.assert_allclose(region.scale, movie.scale[-2:])
+    assert panel.camera.check.text().startswith("Draw a rectangle")  # no error yet
+    region.add_rectangles(np.array([[10.0, 12.0], [10.0, 40.0], [30.0, 40.0], [30.0, 12.0]]))
+    cut, where, _ = panel.inputs.movie()
+    assert (where.top, where.bottom, where.left, where.right) == (10, 30, 12, 40)
+    assert (cut.height, cut.width) == (20, 28)
+    panel.search.draw_button.click()
+    assert [layer.name for layer in viewer.layers] == ["filaments", "region"]  # drawn anew in the same layer
+    assert notes == []
+
+
+def test_an_error_is_forgotten_when_a_row_is_corrected(panel, qtbot):
+    panel.camera.e_per_adu.setText("-3")
+    panel.run_bar.run_button.click()
+    assert "e⁻/ADU" in panel.run_bar.status.text()
+    panel.camera.e_per_adu.setText("")
+    panel.camera.e_per_adu.number_changed.emit()
+    assert panel.run_bar.status.text() == ""
+
+
 def test_layers_come_and_go_and_wrong_ones_are_explained(make_napari_viewer, qtbot, model):
     viewer = make_napari_viewer()
     _, panel = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")

@@ -43,6 +43,16 @@ def test_notes_do_not_squeeze_the_rows_above(panel, qtbot):
     assert places() == before
 
 
+def test_notes_take_no_more_room_than_their_text(panel, qtbot):
+    panel.resize(390, 690)
+    panel.model.description.say("Any 2-D movie with a PSF width of 0.8 to 2 px, and some more words about it. " * 3)
+    for _ in range(3):
+        qtbot.wait(20)
+        panel.grab()
+    note = panel.model.description
+    assert note.height() == note.heightForWidth(note.width())
+
+
 def test_every_control_explains_itself_and_is_reached_by_the_tab_key(panel, qtbot):
     from qtpy.QtCore import QPoint, Qt
     from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFormLayout, QLineEdit, QSlider, QWidget

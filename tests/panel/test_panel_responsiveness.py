@@ -62,7 +62,7 @@ def processor_time_of_one_layer(viewer):
 def test_nothing_holds_up_the_window_from_run_to_the_first_image(
     make_napari_viewer, qtbot, model, monkeypatch, most_in_place
 ):
-    """No step takes as long as napari itself needs to add a layer and to draw it: in processor time, on any machine."""
+    """No step takes half as long as napari needs to add a layer and to draw it: in processor time, on any machine."""
     from qtpy.QtCore import QTimer
 
     from napari_plugin import molecules
@@ -76,6 +76,7 @@ def test_nothing_holds_up_the_window_from_run_to_the_first_image(
     qtbot.waitUntil(lambda: panel.inputs.conditions is not None, timeout=LIMIT_MS)
     panel.camera.set_values(CAMERA)
     run_to_the_end(panel, qtbot, last_frame=2)  # so that everything is imported
+    viewer.layers.remove(panel.results.image.layer)  # so that it is added anew
     one_layer = sorted(processor_time_of_one_layer(viewer) for _ in range(3))[1]
 
     beats, drawn = [], []
@@ -91,7 +92,8 @@ def test_nothing_holds_up_the_window_from_run_to_the_first_image(
     qtbot.wait(200)
     timer.stop()
     assert len(panel.results.current.table) > 100
-    assert np.diff(beats).max() < 0.8 * one_layer
+    longest = np.diff(beats).max()
+    assert longest < 0.5 * one_layer, f"{1e3 * longest:.0f} of {1e3 * one_layer:.0f} ms"
 
 
 def test_python_is_as_it_was_after_a_run(panel, viewer, qtbot):

@@ -79,6 +79,19 @@ def test_views_points_in_colour_and_a_click_on_a_molecule(panel, viewer, qtbot):
     assert viewer.dims.current_step[0] == 0
 
 
+def test_of_two_runs_the_last_one_is_shown_and_described(panel, viewer, qtbot):
+    first = run_to_the_end(panel, qtbot, last_frame=5)
+    second = run_to_the_end(panel, qtbot, last_frame=9)
+    assert second.layer is not first.layer
+    assert (first.layer.visible, second.layer.visible) == (False, True)
+    assert "10 frames in" in panel.run_bar.status.text()
+    panel.molecules.choose(first.layer)
+    assert "6 frames in" in panel.run_bar.status.text()
+    viewer.add_points(np.array([[0.0, 5.0, 5.0]]), name="by hand")
+    panel.molecules.choose(viewer.layers["by hand"])
+    assert panel.run_bar.status.text() == "1 molecule."  # no run has found it
+
+
 def test_points_deleted_by_hand_are_gone_from_the_table(panel, qtbot):
     molecules = run_to_the_end(panel, qtbot, last_frame=9)
     layer, n = molecules.layer, len(molecules.table)

@@ -78,6 +78,13 @@ def test_ranges_are_filled_and_a_trained_model_is_chosen(panel, qtbot, monkeypat
     assert section.train_button.isVisibleTo(section)
 
 
+def test_a_training_needs_a_folder(panel):
+    panel.training.folder.setText(" ")
+    panel.training.train_button.click()
+    assert "no folder" in panel.training.note.text()
+    assert panel.training.train_button.isVisibleTo(panel.training)
+
+
 def test_a_training_is_watched_and_stopped_and_its_best_model_is_chosen(panel, qtbot, monkeypatch, tmp_path):
     """The real thing, with a network of a few weights."""
     from napari_plugin import panel_training
