@@ -123,9 +123,7 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     panel.filter.colour.setCurrentIndex(0)
 
     panel.tabs.setCurrentWidget(panel._pages["Inspect"])
-    inner = molecules.mask & (abs(molecules.table.x - 48) < 30) & (abs(molecules.table.y - 48) < 30)
-    inner &= molecules.table.frame == molecules.table.frame[len(molecules.table) // 2]
-    row = int(np.flatnonzero(inner)[np.argmax(molecules.table.photons[inner])])
+    row = alone_and_bright(molecules.table, molecules.mask)
     viewer.dims.set_current_step(0, int(molecules.table.frame[row]))
     panel.results.inspect_row(row)
     take(viewer, folder, "napari-inspect")
@@ -150,6 +148,17 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     panel.training.measure.button.click()
     wait_until(lambda: "Simulated" in panel.training.look_note.text())
     take(viewer, folder, "napari-train")
+
+
+def alone_and_bright(table: Any, mask: Any, apart_px: float = 8.0) -> int:
+    """The brightest molecule, well inside of the frames, that has no other one near it in its frame."""
+    inner = np.flatnonzero(mask & (abs(table.x - 48) < 30) & (abs(table.y - 48) < 30))
+    for row in inner[np.argsort(-table.photons[inner])].tolist():
+        same = np.flatnonzero(mask & (table.frame == table.frame[row]))
+        distance = np.hypot(table.x[same] - table.x[row], table.y[same] - table.y[row])
+        if np.count_nonzero(distance < apart_px) == 1:
+            return int(row)
+    return int(inner[0])
 
 
 if __name__ == "__main__":

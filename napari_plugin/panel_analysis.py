@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog
 
 from napari_plugin.background import Latest
 from napari_plugin.molecule_layers import points_arguments, table_of_layer
-from napari_plugin.molecules import Molecules, remove_safely
+from napari_plugin.molecules import remove_safely
 from napari_plugin.movie_layers import HELPER_KEY, fitting_movie
 from napari_plugin.plot import Curve
 from napari_plugin.theme import Note
@@ -182,8 +182,7 @@ class Analysis(QObject):
         return Latest(on_result, on_error, self)
 
     def _shown_table(self) -> Localizations | None:
-        molecules: Molecules | None = self._panel.results.current
-        return None if molecules is None else molecules.shown_table()
+        return self._panel.results.shown_table()
 
     def _on_quality(self, found: Quality) -> None:
         note = self._panel.analysis.quality_note

@@ -61,9 +61,10 @@ class Checks(QObject):
     def look_at_residuals(self) -> None:
         """Take the molecules that are shown out of their movie."""
         task, molecules = self._panel.analysis.checks.residuals, self._panel.results.current
-        if molecules is None:
+        table = self._panel.results.shown_table()
+        if molecules is None or table is None:
             return
-        table, place = molecules.shown_table(), molecules.place
+        place = molecules.place
         movie = fitting_movie(self._panel.movie.layer, table.info)
         if movie is None:
             task.note.say("Choose the movie that the molecules were found in, in the first row.", "error")
@@ -122,10 +123,9 @@ class Checks(QObject):
 
     def make_twin(self) -> None:
         """Measure on a simulated movie like this one what errors cost."""
-        task, molecules = self._panel.analysis.checks.twin, self._panel.results.current
-        if molecules is None:
+        task, table = self._panel.analysis.checks.twin, self._panel.results.shown_table()
+        if table is None:
             return
-        table = molecules.shown_table()
         model, tolerance_nm = self._model_of(table), self._panel.analysis.tolerance_nm.value()
 
         def work(on_progress: OnProgress, should_stop: ShouldStop) -> DigitalTwin:

@@ -69,6 +69,12 @@ class Inputs(QObject):
         """The chosen movie layer, or None."""
         return self._panel.movie.layer
 
+    @property
+    def pixel_size_nm(self) -> float | None:
+        """Edge of a camera pixel in the sample: as typed, else as the movie tells."""
+        typed: float | None = self._panel.camera.pixel_size_nm.value()
+        return typed or (None if self.conditions is None else self.conditions.pixel_size_nm)
+
     def movie(self) -> tuple[Movie, Region | None, MovieInfo | None]:
         """The movie, cut to the region; the region; the whole movie where it was cut.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,15 @@ class Results(QObject):
         self._panel.molecules.choose(layer)
         self._panel.keep_image_active()
         return molecules
+
+    def shown_table(self) -> Localizations | None:
+        """The molecules that are shown; a table that does not tell its pixel size has that of the row."""
+        if self.current is None:
+            return None
+        table, pixel_size_nm = self.current.shown_table(), self._panel.inputs.pixel_size_nm
+        if table.info.pixel_size_nm is None and pixel_size_nm is not None:
+            table = table.with_info(replace(table.info, pixel_size_nm=pixel_size_nm))
+        return table
 
     # -- choosing ------------------------------------------------------------------------------------------
 
@@ -277,9 +287,9 @@ class Results(QObject):
 
     def save(self, path: str | Path, format_name: str | None = None) -> None:
         """Save the molecules that are shown; the writing is done beside the screen's thread."""
-        if self.current is None:
+        table = self.shown_table()
+        if table is None:
             return
-        table = self.current.shown_table()
         self._panel.run_bar.save_button.setEnabled(False)
         self._panel.run_bar.save_button.setText("Saving …")
         self._files.submit(lambda: table.save(path, format=format_name, overwrite=True))

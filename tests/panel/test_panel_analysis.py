@@ -98,6 +98,22 @@ def test_residuals_a_twin_and_added_frames(panel, viewer, qtbot, notes):
     assert errors(notes) == []
 
 
+def test_a_table_without_a_pixel_size_takes_that_of_the_row(panel, viewer, qtbot, tmp_path):
+    rng = np.random.default_rng(0)
+    viewer.add_points(np.column_stack([rng.integers(0, 40, 300), *rng.uniform(5, 58, (2, 300))]), name="by hand")
+    panel.molecules.choose(viewer.layers["by hand"])
+    assert panel.results.current.table.info.pixel_size_nm is None
+    panel.camera.pixel_size_nm.setText("108")
+    panel.camera.pixel_size_nm.number_changed.emit()
+    assert panel.results.shown_table().info.pixel_size_nm == 108
+    panel.analysis.quality_button.click()
+    qtbot.waitUntil(lambda: "molecules per frame" in panel.analysis.quality_note.text(), timeout=LIMIT_MS)
+    assert "needs the pixel size" not in panel.analysis.quality_note.text()
+    panel.results.save(tmp_path / "by-hand.csv")
+    qtbot.waitUntil(lambda: "Saved" in panel.run_bar.status.text(), timeout=LIMIT_MS)
+    assert Localizations.load(tmp_path / "by-hand.csv").info.pixel_size_nm == 108
+
+
 def test_drift_is_removed_in_a_new_layer(make_napari_viewer, qtbot):
     from napari_plugin.molecule_layers import points_arguments
     from smlm_pb.localizations import MovieInfo
