@@ -54,7 +54,7 @@ MODELS = ("default", "fast")
 DENSITIES = (0.25, 1.0, 4.0)
 FRAMES = {0.25: 150, 1.0: 50, 4.0: 15}
 TOLERANCE_NM = 100.0
-SCENES, STEPS = 700, 800
+SCENES, STEPS = 500, 600
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -37,6 +37,8 @@ LARGEST_LOSS, LARGEST_RATIO = 0.03, 1.1
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark."""
+    from smlm_pb.localization import load_model
+
     parser = taught_parser(__doc__ or "", steps=200)
     parser.add_argument("--from-nothing", action="store_true", help="no network starts from a shipped model")
     args = parse_taught(parser, argv)
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings={
             "seeds": args.seeds,
             "steps": args.steps,
-            "start": start,
+            "start": start if start is None else f"{start} ({load_model(start, 'cpu').card.weights_sha256[:8]})",
             "network": NETWORK,
             "frames": FRAMES,
             "test_frames": TEST_FRAMES,
@@ -133,6 +135,7 @@ def _table(points: list[dict[str, Any]]) -> Table:
         [
             METHODS[p["method"]][0],
             f"{p['jitter_nm']:g}",
+            str(len(p["runs"])),
             *(spread([run[name] for run in p["runs"]], d) for name, d in zip(names, digits, strict=True)),
         ]
         for p in points
@@ -140,6 +143,7 @@ def _table(points: list[dict[str, Any]]) -> Table:
     columns = (
         "method",
         "jitter (nm)",
+        "movies",
         "recall at 50 nm",
         "precision at 50 nm",
         "J at 50 nm",
