@@ -87,7 +87,8 @@ class MatchedFilter:
     """
 
     def __init__(self, psf_sigma_px: float, camera: Camera) -> None:
-        from smlm_pb.localization.significance import filter_sizes, profile, read_variance
+        from smlm_pb.localization.significance import filter_sizes, read_variance
+        from smlm_pb.localization.windows import profile
 
         self._sigma_px, self._read_variance = psf_sigma_px, read_variance(camera)
         self._half, _ = filter_sizes(psf_sigma_px)
@@ -120,7 +121,7 @@ class MatchedFilter:
 
     def without(self, electrons: FloatArray, peaks: Peaks) -> FloatArray:
         """Frames without the light of some molecules, each fitted for itself by a spot on a constant background."""
-        from smlm_pb.localization.significance import profile
+        from smlm_pb.localization.windows import profile
 
         height, width = electrons.shape[1:]
         frame, row, column = peaks.places.indices

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.neighbours import tree_of
-from smlm_pb.localization.significance import profile
+from smlm_pb.localization.windows import Windows, cut_windows, spots
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -54,11 +54,15 @@ def photon_scale(
         return 1.0
     chosen = chosen[np.linspace(0, len(chosen) - 1, min(len(chosen), _MOST)).round().astype(int)]
     stated = rows["photons"][chosen].astype(np.float64)
-    window, shape, seen, at = _windows(rows[chosen], electrons, psf_sigma_px)
-    others = _light_of_others(rows, chosen, at, psf_sigma_px)
+    cut = cut_windows(rows[chosen], electrons, math.ceil(_HALF_WINDOW * psf_sigma_px))
+    seen = cut.seen & np.isfinite(cut.pixels)
+    pixels = np.where(seen, cut.pixels, 0.0)
+    x, y = rows["x"][chosen].astype(np.float64), rows["y"][chosen].astype(np.float64)
+    shape = spots(x, y, cut.rows_at, cut.columns_at, psf_sigma_px)
+    others = _light_of_others(rows, chosen, cut, psf_sigma_px)
     scale = 1.0
     for _ in range(_ROUNDS):
-        amplitude = _amplitudes(window - scale * others, shape, seen)
+        amplitude = _amplitudes(pixels - scale * others, shape, seen)
         ratio = amplitude[stated > 0] / stated[stated > 0]
         if not len(ratio):
             return 1.0
@@ -66,44 +70,14 @@ def photon_scale(
     return scale
 
 
-def _windows(
-    chosen: npt.NDArray[Any], electrons: npt.NDArray[np.float32], psf_sigma_px: float
-) -> tuple[FloatArray, FloatArray, npt.NDArray[np.bool_], tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]]:
-    """Pixels (n, y, x) around molecules, what they would leave there, which pixels there are, and where."""
-    half = math.ceil(_HALF_WINDOW * psf_sigma_px)
-    height, width = electrons.shape[1:]
-    x, y = chosen["x"].astype(np.float64), chosen["y"].astype(np.float64)
-    step = np.arange(-half, half + 1)
-    rows_at = np.rint(y).astype(np.intp).clip(0, height - 1)[:, None] + step
-    columns_at = np.rint(x).astype(np.intp).clip(0, width - 1)[:, None] + step
-    seen = ((rows_at >= 0) & (rows_at < height))[:, :, None] & ((columns_at >= 0) & (columns_at < width))[:, None, :]
-    window = electrons[
-        chosen["frame"].astype(np.intp)[:, None, None],
-        rows_at.clip(0, height - 1)[:, :, None],
-        columns_at.clip(0, width - 1)[:, None, :],
-    ].astype(np.float64)
-    seen &= np.isfinite(window)
-    return np.where(seen, window, 0.0), _spots(x, y, rows_at, columns_at, psf_sigma_px), seen, (rows_at, columns_at)
-
-
-def _spots(
-    x: FloatArray, y: FloatArray, rows_at: npt.NDArray[np.intp], columns_at: npt.NDArray[np.intp], psf_sigma_px: float
-) -> FloatArray:
-    """The PSF at places (n,) in the pixels of windows (n, y, x)."""
-    along_y = profile(y[:, None] - rows_at, psf_sigma_px)[:, :, None]
-    along_x = profile(x[:, None] - columns_at, psf_sigma_px)[:, None, :]
-    spots: FloatArray = along_y * along_x
-    return spots
-
-
 def _light_of_others(
     rows: npt.NDArray[Any],
     chosen: npt.NDArray[np.intp],
-    at: tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]],
+    cut: Windows,
     psf_sigma_px: float,
 ) -> FloatArray:
     """What the other candidates shine into each window (n, y, x)."""
-    rows_at, columns_at = at
+    rows_at, columns_at = cut.rows_at, cut.columns_at
     shining = np.flatnonzero(rows["probability"] >= _SHINES)
     reach = math.sqrt(2) * (rows_at.shape[1] / 2 + 0.5) + _SEEN * psf_sigma_px
     near = tree_of(rows[chosen]).query_ball_tree(tree_of(rows[shining]), reach)
@@ -111,9 +85,9 @@ def _light_of_others(
     other = shining[np.concatenate([np.asarray(n, np.intp) for n in near])]
     window, other = window[other != chosen[window]], other[other != chosen[window]]
     x, y = rows["x"][other].astype(np.float64), rows["y"][other].astype(np.float64)
-    spots = _spots(x, y, rows_at[window], columns_at[window], psf_sigma_px)
+    shares = spots(x, y, rows_at[window], columns_at[window], psf_sigma_px)
     light: FloatArray = np.zeros((len(chosen), rows_at.shape[1], columns_at.shape[1]))
-    np.add.at(light, window, rows["photons"][other].astype(np.float64)[:, None, None] * spots)
+    np.add.at(light, window, rows["photons"][other].astype(np.float64)[:, None, None] * shares)
     return light
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 
 from smlm_pb.localization.neighbours import count_within
 from smlm_pb.localization.threshold import LOWEST_AUTOMATIC
+from smlm_pb.localization.windows import cut_windows, spots
 from smlm_pb.movies import check_block
 
 if TYPE_CHECKING:
@@ -107,23 +108,10 @@ def lone_significance(
     if len(judged) == 0:
         return result
     chosen = rows[judged]
-    height, width = electrons.shape[1:]
+    cut = cut_windows(chosen, electrons, half, first_frame=first_frame)
     x, y = chosen["x"].astype(np.float64), chosen["y"].astype(np.float64)
-    column, row = np.rint(x).astype(int).clip(0, width - 1), np.rint(y).astype(int).clip(0, height - 1)
-    step = np.arange(-half, half + 1)
-    rows_at, columns_at = row[:, None] + step, column[:, None] + step
-    seen = ((rows_at >= 0) & (rows_at < height))[:, :, None] & ((columns_at >= 0) & (columns_at < width))[:, None, :]
-    frame = chosen["frame"].astype(np.int64) - first_frame
-    window = electrons[
-        frame[:, None, None],
-        rows_at.clip(0, height - 1)[:, :, None],
-        columns_at.clip(0, width - 1)[:, None, :],
-    ].astype(np.float64)
-    shape = (
-        profile(y[:, None] - rows_at, psf_sigma_px)[:, :, None]
-        * profile(x[:, None] - columns_at, psf_sigma_px)[:, None, :]
-    )
-    result[judged] = _amplitude_over_noise(window, shape, seen, camera)
+    shape = spots(x, y, cut.rows_at, cut.columns_at, psf_sigma_px)
+    result[judged] = _amplitude_over_noise(cut.pixels, shape, cut.seen, camera)
     return result
 
 
@@ -256,14 +244,6 @@ def _cells(rows: npt.NDArray[Any], side_px: float) -> npt.NDArray[np.int64]:
     frame = rows["frame"].astype(np.int64)
     cell = ((frame - frame.min()) * (line.max() + 1) + line) * (column.max() + 1) + column
     return np.unique(cell, return_inverse=True)[1]
-
-
-def profile(distance: FloatArray, sigma_px: float) -> FloatArray:
-    """Share of the light in pixels (n, m) at a distance along one axis."""
-    from scipy.special import ndtr
-
-    share: FloatArray = ndtr((distance + 0.5) / sigma_px) - ndtr((distance - 0.5) / sigma_px)
-    return share
 
 
 def _amplitude_over_noise(
