@@ -123,7 +123,7 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     panel.filter.colour.setCurrentIndex(0)
 
     panel.tabs.setCurrentWidget(panel._pages["Inspect"])
-    row = alone_and_bright(molecules.table, molecules.mask)
+    row = alone(molecules.table, molecules.mask)
     viewer.dims.set_current_step(0, int(molecules.table.frame[row]))
     panel.results.inspect_row(row)
     take(viewer, folder, "napari-inspect")
@@ -150,10 +150,11 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     take(viewer, folder, "napari-train")
 
 
-def alone_and_bright(table: Any, mask: Any, apart_px: float = 8.0) -> int:
-    """The brightest molecule, well inside of the frames, that has no other one near it in its frame."""
+def alone(table: Any, mask: Any, apart_px: float = 8.0) -> int:
+    """A molecule of average brightness, well inside of the frames, that has no other one near it in its frame."""
     inner = np.flatnonzero(mask & (abs(table.x - 48) < 30) & (abs(table.y - 48) < 30))
-    for row in inner[np.argsort(-table.photons[inner])].tolist():
+    unusual = np.abs(table.photons[inner] - np.median(table.photons[inner]))
+    for row in inner[np.argsort(unusual)].tolist():
         same = np.flatnonzero(mask & (table.frame == table.frame[row]))
         distance = np.hypot(table.x[same] - table.x[row], table.y[same] - table.y[row])
         if np.count_nonzero(distance < apart_px) == 1:

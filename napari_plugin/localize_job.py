@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: While it grows, the image has at most this many megapixels: drawing must not slow down the localization.
-_GROWING_MEGAPIXELS = 2.0
+#: While it grows, the image has at most this many megapixels: drawing must not hold up the window.
+_GROWING_MEGAPIXELS = 0.5
 
 
 @dataclass(frozen=True)
