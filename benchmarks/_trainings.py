@@ -177,13 +177,15 @@ def run_and_publish(
     if not (args.publish or run_study(arms, args)):
         return 0
     results = results_of(arms, args)
+    seeds = {len(runs) for runs in results.values()}
     publish(
         name if args.steps in (STEPS, QUICK_STEPS) else f"{name}_long",
         args,
         tables=tables(results),
         results={"runs": results, **also},
         settings={
-            "seeds": min(map(len, results.values())),
+            # Where arms differ, the tables tell it of each.
+            "seeds": seeds.pop() if len(seeds) == 1 else None,
             "steps": args.steps,
             "batch_size": BATCH,
             "crop_px": CROP_PX,

@@ -29,8 +29,8 @@ FRAMES, TEST_FRAMES = 150, 100
 TOLERANCES_NM = (50.0, 100.0)
 GOAL_GAIN, GOAL_MINUTES = 0.01, 20.0
 KINDS = {
-    "like": ("as train --like", COLOURS["ours"]),
     "exact": ("exactly these conditions", COLOURS["other"]),
+    "like": ("as train --like", COLOURS["ours"]),
 }
 
 
