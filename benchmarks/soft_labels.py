@@ -112,7 +112,9 @@ def _train_and_test(
 
 
 def _values(points: list[dict[str, Any]], method: str, jitter_nm: float, name: str) -> list[float]:
-    return [run[name] for p in points if (p["method"], p["jitter_nm"]) == (method, jitter_nm) for run in p["runs"]]
+    runs = [run for p in points if (p["method"], p["jitter_nm"]) == (method, jitter_nm) for run in p["runs"]]
+    # Where nothing was found there is no error.
+    return [run[name] for run in runs if run[name] is not None]
 
 
 def _verdict(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
