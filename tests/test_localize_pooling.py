@@ -9,7 +9,7 @@ from smlm_pb.camera import Camera
 from smlm_pb.localization.candidate_finder import _one_per_molecule, precision_limit
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
 from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
-from smlm_pb.localization.pooling import MOST_PROBABILITY, REACH_PX, pool_shares
+from smlm_pb.localization.pooling import MOST_IN_ONE_PLACE, REACH_PX, pool_shares
 
 
 def candidates(*rows, sigma=0.1):
@@ -56,6 +56,14 @@ def test_other_candidates_stay_as_they_are(rows):
     np.testing.assert_array_equal(pool_shares(before), before)
 
 
+def test_one_place_holds_one_molecule_unless_both_are_certain():
+    said_twice = pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.08, 5.05, 0.4)))
+    assert len(said_twice) == 1
+    assert said_twice["probability"][0] == pytest.approx(0.999)
+    assert len(pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.08, 5.05, 0.8)))) == 2
+    assert len(pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.2, 5.05, 0.4)))) == 2
+
+
 def test_a_molecule_on_the_corner_of_four_pixels_has_four_shares():
     corners = [(0, 5 + dx, 5 + dy, 0.25) for dx in (0.45, 0.55) for dy in (0.45, 0.55)]
     (row,) = pool_shares(candidates(*corners))
@@ -85,9 +93,9 @@ def test_expected_molecules_are_kept_and_every_result_is_one_molecule(rows):
     for frame in range(3):
         expected = before["probability"][before["frame"] == frame].sum()
         found = after["probability"][after["frame"] == frame]
-        # Sums between .999 and the largest allowed are cut to .999, nothing else is lost.
+        # Sums between .999 and the largest allowed (of two in one place) are cut to .999, nothing else is lost.
         assert found.sum() <= expected + 1e-4
-        assert found.sum() >= expected - (MOST_PROBABILITY - 0.998) * len(found)
+        assert found.sum() >= expected - (MOST_IN_ONE_PLACE - 0.998) * len(found)
     assert (after["probability"] <= 0.9991).all()
 
 

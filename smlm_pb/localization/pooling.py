@@ -22,6 +22,9 @@ REACH_PX = 0.9
 # Somewhat above 1, because stated probabilities scatter. Chosen on simulated frames of 0.25 to 6 molecules per µm²:
 # 1.05 leaves shares behind, 1.3 merges pairs; between 1.1 and 1.2 the Jaccard index changes by less than .01.
 MOST_PROBABILITY = 1.15
+#: Two molecules this close are rare, and next to nothing tells them apart: two candidates that are not both certain are
+#: one molecule said twice.
+_ONE_PLACE_PX, MOST_IN_ONE_PLACE = 0.15, 1.5
 #: Shares are summed up from this probability on, also where only higher ones are listed.
 SHARE_FLOOR = 0.05
 _CERTAIN = 0.999
@@ -65,7 +68,7 @@ def pool_shares(
     at = _positions(part, slice(None))
     probability = part["probability"].astype(np.float64)
     # Probabilities only grow: what does not fit into one molecule now never will.
-    pairs = _fitting(probability, pairs_within(rows, (1 + _DRIFT) * reach_px), most_probability)
+    pairs = _fitting(at, probability, pairs_within(rows, (1 + _DRIFT) * reach_px), most_probability)
     lost = np.zeros(len(rows), bool)
     for _ in range(_ROUNDS):
         first, second = _partners(at, pairs, reach_px)
@@ -77,7 +80,7 @@ def pool_shares(
         # Who was a neighbour of the one is a neighbour of the merged one.
         successor = np.arange(len(rows))
         successor[second] = first
-        pairs = _fitting(probability, (successor.take(pairs[0]), successor.take(pairs[1])), most_probability)
+        pairs = _fitting(at, probability, (successor.take(pairs[0]), successor.take(pairs[1])), most_probability)
     merged = rows[~lost]
     for name, values in part.items():
         merged[name] = values[~lost]
@@ -91,13 +94,18 @@ def _positions(part: Columns, chosen: npt.NDArray[np.intp] | slice) -> npt.NDArr
     return place
 
 
-def _fitting(probability: npt.NDArray[np.float64], pairs: Pairs, most_probability: float) -> Pairs:
+def _fitting(
+    at: npt.NDArray[np.complex128], probability: npt.NDArray[np.float64], pairs: Pairs, most_probability: float
+) -> Pairs:
     """Pairs of two candidates that fit into one molecule by their probabilities."""
     one, other = pairs
     total = probability.take(one)
     total += probability.take(other)
-    fits = np.flatnonzero((total <= most_probability) & (one != other))
-    return one.take(fits), other.take(fits)
+    doubtful = np.flatnonzero((total <= max(most_probability, MOST_IN_ONE_PLACE)) & (one != other))
+    one, other, total = one.take(doubtful), other.take(doubtful), total.take(doubtful)
+    fits = total <= most_probability
+    fits |= np.abs(at.take(one) - at.take(other)) <= _ONE_PLACE_PX
+    return one[fits], other[fits]
 
 
 def _partners(at: npt.NDArray[np.complex128], pairs: Pairs, reach_px: float) -> Pairs:

@@ -50,7 +50,8 @@ def calibrate(network: PointNetwork, experiment: Experiment, device: torch.devic
         return ModelCalibration()
     seen = _look(network, experiment, device, scenes)
     precision = seen.precision()
-    return ModelCalibration(precision, seen.statements(precision))
+    asked = experiment.validation.calibrate_probability
+    return ModelCalibration(precision, seen.statements(precision) if asked else None)
 
 
 @dataclass(frozen=True)

@@ -81,6 +81,10 @@ class ValidationSettings(_Section):
         ge=0,
         description="fresh scenes on which the stated precision is calibrated at the end; 0 leaves it as it is",
     )
+    calibrate_probability: bool = Field(
+        True,
+        description="whether probabilities are calibrated on them too; small networks order candidates better without",
+    )
 
 
 class ClassSettings(_Section):
