@@ -198,7 +198,7 @@ def test_impossible_options_and_missing_columns_are_named():
         link(bare, radius_nm=0)
     with pytest.raises(ConfigurationError, match="max_dark_frames"):
         link(bare, radius_nm=10, max_dark_frames=-1)
-    with pytest.raises(ConfigurationError, match="merge=True"):
+    with pytest.raises(ConfigurationError, match="rows of each blink be joined"):
         link(bare, radius_nm=10, merge=False, dark_times=True)
 
 

@@ -203,7 +203,7 @@ def test_a_shift_of_nearly_half_a_pitch_is_called_ambiguous_unless_told():
     reference, at_reference = holes()
     moving, at_moving = holes(shift=(11.4, 0.0), seed=2)
     wrong = register_grids(reference, moving)
-    assert any("--shift-px" in text for text in wrong.warnings)
+    assert any("shift_px" in text for text in wrong.warnings)
     right = register_grids(reference, moving, shift_px=(-11.0, 0.0))
     inside = ((at_moving > 5) & (at_moving < SIZE - 6) & (at_reference > 5) & (at_reference < SIZE - 6)).all(1)
     assert np.abs(right.transform(at_moving[inside]) - at_reference[inside]).max() < 0.2

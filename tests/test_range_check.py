@@ -67,7 +67,7 @@ def test_a_bright_corner_is_found_named_and_stored(model):
     assert record["tile_level"][0][1] == FAR
     (warning,) = [text for text in heard if "background" in text]
     assert "in 1 of 4 tiles (worst: x 32 to 63, y 0 to 31)" in warning
-    assert "smlm-pb train --like" in warning
+    assert "propose_like" in warning
     assert table.provenance[-1]["warnings"][-1] == heard[-1]
     json.dumps(record, allow_nan=False)
 

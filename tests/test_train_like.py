@@ -77,7 +77,7 @@ def test_files_are_written_and_never_replaced_unasked(likeness, tmp_path):
     assert figure.read_bytes().startswith(b"\x89PNG")
     stored = Experiment.from_yaml(experiment).model_dump(mode="json")
     assert stored == likeness.experiment.model_dump(mode="json")
-    with pytest.raises(OutputError, match="--overwrite"):
+    with pytest.raises(OutputError, match="overwrite=True"):
         likeness.save(tmp_path / "new")
     likeness.save(tmp_path / "new", overwrite=True)
 
