@@ -95,12 +95,14 @@ def _kept(case: str, seed: int, steps: int, frames: int) -> list[dict[str, Any]]
 
 def experiment(case: str, seed: int, steps: int) -> Experiment:
     """What the network of a case is trained on."""
+    from smlm_pb.localization import load_model
+
     return Experiment.from_dict(
         {
             "name": "classes",
             "seed": seed,
             "classes": CASES[case],
-            "network": {"channels": 32, "blocks": 2, "n_candidates": 2, "start_logit": -3.5},
+            "network": load_model("fast", "cpu").card.network,
             "start_from": "fast",
             "loss": {"bandwidth_px": {"start": 0.6, "end": 0.3, "reached_at": 0.5}},
             "scenes": {
