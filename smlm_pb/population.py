@@ -9,6 +9,8 @@ from smlm_pb.errors import ConfigurationError
 
 #: The order in which arrays and tensors hold a population.
 POPULATION_FIELDS = ("photons", "photons_low", "photons_high", "density_per_px2")
+#: What is told of a movie whose molecules nobody measured.
+UNKNOWN_POPULATION = (math.nan,) * len(POPULATION_FIELDS)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from smlm_pb.camera import Camera
 from smlm_pb.localization.candidate_finder import _one_per_molecule, precision_limit
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
-from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
+from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.pooling import MOST_IN_ONE_PLACE, REACH_PX, pool_shares
+from smlm_pb.population import UNKNOWN_POPULATION
 
 
 def candidates(*rows, sigma=0.1):

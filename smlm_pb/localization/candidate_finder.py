@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates, list_candidates_at
-from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
+from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.significance import lone_significance
 from smlm_pb.localization.sparse import Controls, LightFinder
+from smlm_pb.population import UNKNOWN_POPULATION
 
 if TYPE_CHECKING:
     from threading import Event

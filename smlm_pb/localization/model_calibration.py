@@ -11,12 +11,10 @@ import numpy.typing as npt
 from smlm_pb.localization.crowding import surroundings
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import StatementCalibration, Statements, geometric_mean
+from smlm_pb.population import UNKNOWN_POPULATION
 
 if TYPE_CHECKING:
     from smlm_pb.localization.model_card import ModelCard
-
-#: What the network is told of a movie whose molecules nobody measured.
-UNKNOWN_POPULATION = (np.nan,) * 4
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import signal
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -13,10 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from smlm_pb.population import POPULATION_FIELDS
+from smlm_pb.population import POPULATION_FIELDS, UNKNOWN_POPULATION
 from smlm_pb.simulation.scenes import Scene
-
-_UNKNOWN = (math.nan,) * len(POPULATION_FIELDS)
 
 
 class Views(NamedTuple):
@@ -81,11 +78,15 @@ def collate(scenes: Sequence[Scene]) -> Batch:
         position=torch.from_numpy(position),
         photons=torch.from_numpy(np.concatenate([s.photons for s in scenes]).astype(np.float32)),
         item=torch.from_numpy(np.repeat(np.arange(len(scenes)), counts)),
-        population=torch.tensor(
-            [_UNKNOWN if s.population is None else s.population.values() for s in scenes], dtype=torch.float32
-        ),
+        population=torch.from_numpy(populations_of(scenes).astype(np.float32)),
         label=_labels(scenes),
     )
+
+
+def populations_of(scenes: Sequence[Scene]) -> npt.NDArray[np.float64]:
+    """What is known of each scene's molecules (scenes, 4), NaN where nothing is."""
+    rows = [UNKNOWN_POPULATION if scene.population is None else scene.population.values() for scene in scenes]
+    return np.array(rows, np.float64).reshape(len(scenes), len(POPULATION_FIELDS))
 
 
 def _labels(scenes: Sequence[Scene]) -> Tensor | None:

@@ -9,16 +9,18 @@ import numpy.typing as npt
 import torch
 
 from smlm_pb.evaluation.matching import match
-from smlm_pb.localization.crowding import surroundings
-from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
+from smlm_pb.localization.crowding import Surroundings, surroundings
+from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import TOLERANCE_PX, StatementCalibration, Statements, geometric_mean
 from smlm_pb.localizations import Localizations
 from smlm_pb.networks import PointNetwork
+from smlm_pb.population import UNKNOWN_POPULATION
 from smlm_pb.refinement.crlb import mortensen_mle
+from smlm_pb.training.batches import populations_of
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.statement_fit import fit_statements
-from smlm_pb.training.validation import detect, populations_of, truth_of, validation_scenes
+from smlm_pb.training.validation import detect, truth_of, validation_scenes
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -61,6 +63,8 @@ class _Seen:
     found: Localizations
     psf_sigma_px: FloatArray
     background_e: FloatArray
+    limit_px: FloatArray
+    around: Surroundings
     population: FloatArray
     error_px: FloatArray
     """(n, 2) along x and y; NaN where there is no true molecule."""
@@ -69,11 +73,10 @@ class _Seen:
         """The curves, from those that are likely."""
         likely = self.found["probability"] >= _THRESHOLD
         near = likely & np.isfinite(self.error_px[:, 0])
-        limit, crowding = self._limit()[near], surroundings(self.found, self.psf_sigma_px).crowding[near]
         stated = Stated(
             sigma_px=np.concatenate([self.found[name][near].astype(np.float64) for name in ("sigma_x", "sigma_y")]),
-            limit_px=np.tile(limit, 2),
-            crowding=np.tile(crowding, 2),
+            limit_px=np.tile(self.limit_px[near], 2),
+            crowding=np.tile(self.around.crowding[near], 2),
         )
         # A scene counts once however many molecules it holds: crowds must not decide what is stated of lone molecules.
         frame = self.found["frame"][near]
@@ -82,15 +85,15 @@ class _Seen:
 
     def statements(self, precision: SigmaCalibration) -> StatementCalibration | None:
         """The small network, for what the curves leave."""
-        limit, around = self._limit(), surroundings(self.found, self.psf_sigma_px)
-        sigma = [precision.apply(Stated(self.found[n], limit, around.crowding)) for n in ("sigma_x", "sigma_y")]
+        axes = ("sigma_x", "sigma_y")
+        sigma = [precision.apply(Stated(self.found[n], self.limit_px, self.around.crowding)) for n in axes]
         stated = Statements(
             probability=self.found["probability"],
             sigma_px=geometric_mean(*sigma),
-            limit_px=limit,
+            limit_px=self.limit_px,
             photons=self.found["photons"],
             background_e=self.background_e,
-            around=around,
+            around=self.around,
             psf_sigma_px=self.psf_sigma_px,
             population=self.population,
         )
@@ -98,9 +101,6 @@ class _Seen:
         frame = self.found["frame"]
         weight: FloatArray = 1.0 / np.sqrt(np.bincount(frame, minlength=1)[frame])
         return fit_statements(stated, exists, self.error_px / np.stack(sigma, axis=1), weight)
-
-    def _limit(self) -> FloatArray:
-        return mortensen_mle(self.found["photons"].clip(1.0), self.background_e, self.psf_sigma_px)
 
 
 def _look(network: PointNetwork, experiment: Experiment, device: torch.device, scenes: int) -> _Seen:
@@ -113,10 +113,14 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
     found = detect(network, drawn, truth.info, device)
     frame = found["frame"]
     told = experiment.network.told == "population"
+    width = np.array([scene.psf_sigma_px for scene in drawn])[frame]
+    background = found["background"].clip(0) + np.array([scene.read_noise_e for scene in drawn])[frame] ** 2
     return _Seen(
         found,
-        np.array([scene.psf_sigma_px for scene in drawn])[frame],
-        found["background"].clip(0) + np.array([scene.read_noise_e for scene in drawn])[frame] ** 2,
+        width,
+        background,
+        mortensen_mle(found["photons"].clip(1.0), background, width),
+        surroundings(found, width),
         populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
         _errors(found, truth),
     )

@@ -11,12 +11,14 @@ import numpy.typing as npt
 from smlm_pb.errors import Cancelled
 from smlm_pb.evaluation.matching import match
 from smlm_pb.localization.crowding import crowding
-from smlm_pb.localization.model_calibration import UNKNOWN_POPULATION, ModelCalibration
+from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.movie_population import is_told
+from smlm_pb.population import UNKNOWN_POPULATION
 from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.refinement.looks import Looks, look
 from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
-from smlm_pb.training.validation import detect, populations_of, truth_of
+from smlm_pb.training.batches import populations_of
+from smlm_pb.training.validation import detect, truth_of
 
 if TYPE_CHECKING:
     from smlm_pb.localization import Model

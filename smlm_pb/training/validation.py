@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from smlm_pb.evaluation.matching import match
@@ -14,7 +13,6 @@ from smlm_pb.localization.candidates import as_columns, select_candidates
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.networks import PointNetwork
-from smlm_pb.population import POPULATION_FIELDS
 from smlm_pb.simulation.scenes import Scene, SceneSettings, draw_scene
 from smlm_pb.training.batches import collate
 from smlm_pb.training.experiment import ValidationSettings
@@ -130,13 +128,6 @@ def truth_of(scenes: Sequence[Scene]) -> Localizations:
         },
         MovieInfo(len(scenes), height, width, pixel_size_nm=_NM_PER_PX, name="validation"),
     )
-
-
-def populations_of(scenes: Sequence[Scene]) -> npt.NDArray[np.float64]:
-    """What is known of each scene's molecules (scenes, 4), NaN where nothing is."""
-    unknown = (np.nan,) * len(POPULATION_FIELDS)
-    rows = [unknown if scene.population is None else scene.population.values() for scene in scenes]
-    return np.array(rows, np.float64).reshape(len(scenes), len(POPULATION_FIELDS))
 
 
 @torch.inference_mode()
