@@ -363,7 +363,8 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
     theirs = NetworkSettings(**start.card.network)
     own = experiment.network
     told_less = theirs.told == "population" and own.told == "psf"
-    free = {"told": own.told, "reach_px": own.reach_px}
+    # Blocks begin as the identity: a deeper network starts with what the shallower one has learned.
+    free = {"told": own.told, "reach_px": own.reach_px, "blocks": max(own.blocks, theirs.blocks)}
     if told_less or theirs.model_copy(update=free) != own:
         raise ConfigurationError(
             f"start_from = '{experiment.start_from}' has the network {theirs.model_dump(mode='json')}, the experiment "
