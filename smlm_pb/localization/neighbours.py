@@ -55,10 +55,17 @@ def pairs_within(rows: Any, reach_px: float) -> tuple[npt.NDArray[np.intp], npt.
     (array (m,), array (m,)) of int
         Indices of the two rows of each pair, in no particular order.
     """
+    return pairs_and_squares(rows, reach_px)[:2]
+
+
+def pairs_and_squares(
+    rows: Any, reach_px: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+    """The pairs of :func:`pairs_within`, with their squared distance (m,), px²."""
     x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
     n = len(x)
     if n < 2:
-        return np.empty(0, np.intp), np.empty(0, np.intp)
+        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
     frame = np.asarray(rows["frame"]).astype(np.int64)
     column, line = _cell(x, reach_px), _cell(y, reach_px)
     # One empty column on either side and one empty line between frames: no cell has a neighbour that is none.
@@ -66,10 +73,11 @@ def pairs_within(rows: Any, reach_px: float) -> tuple[npt.NDArray[np.intp], npt.
     cell = ((frame - frame.min()) * lines + line) * stride + column + 1
     order = np.argsort(cell, kind="stable")
     starts, ends = _ranges(cell.take(order), stride)
-    pair, second = _expand(starts, ends)
-    first = np.where(pair < n, pair, pair - n)
-    near = np.flatnonzero(squared_distance(x.take(order), y.take(order), first, second) <= reach_px**2)
-    return order.take(first.take(near)), order.take(second.take(near))
+    first, second = _expand(starts, ends)
+    first[np.searchsorted(first, n) :] -= n
+    square = squared_distance(x.take(order), y.take(order), first, second)
+    near = np.flatnonzero(square <= reach_px**2)
+    return order.take(first.take(near)), order.take(second.take(near)), square.take(near)
 
 
 def _ranges(cell: npt.NDArray[np.int64], stride: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -135,13 +143,25 @@ def squared_distance(
     x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.float64]:
     """Squared distance (m,) of the two rows of each pair."""
-    distance, across = x.take(first), y.take(first)
-    distance -= x.take(second)
-    across -= y.take(second)
-    distance *= distance
-    across *= across
-    distance += across
-    return distance
+    return squares_between(as_complex(x, y), first, second)
+
+
+def as_complex(x: npt.NDArray[np.floating[Any]], y: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.complex128]:
+    """Places (n,) in the complex plane: both coordinates beside each other in memory are found at once."""
+    place = x.astype(np.complex128)
+    place.imag = y
+    return place
+
+
+def squares_between(
+    place: npt.NDArray[np.complex128], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
+) -> npt.NDArray[np.float64]:
+    """Squared distance (m,) of the two places of each pair."""
+    apart = place.take(first)
+    apart -= place.take(second)
+    square = np.square(apart.real)
+    square += np.square(apart.imag)
+    return square
 
 
 def _cell(position: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.int64]:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import as_complex, pairs_and_squares, squares_between
 
 #: Candidates further apart are different molecules: neighbouring pixels reach little further. px
 REACH_PX = 0.9
@@ -32,12 +32,13 @@ _CERTAIN = 0.999
 _ROUNDS = 4
 #: A merged candidate lies between its parts, and finds neighbours that were this much further from both, relative.
 _DRIFT = 0.5
-#: What the mixture has of its own.
+#: What the mixture has of its own: first the means, then the widths along x and y.
 _MIXED = ("x", "y", "photons", "background", "sigma_x", "sigma_y", "probability")
-#: Columns of candidates by name.
-Columns = dict[str, npt.NDArray[np.float32]]
-#: Pairs of candidates by their indices.
-Pairs = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]
+_MEANS, _PLACE, _WIDTH, _PROBABILITY = slice(4), slice(2), slice(4, 6), 6
+#: Neighbours in the table are less than this many rows apart, mostly.
+_SPREAD = 1021
+Indices = npt.NDArray[np.intp]
+FloatArray = npt.NDArray[np.float64]
 
 
 def pool_shares(
@@ -64,72 +65,88 @@ def pool_shares(
         In the same order. Positions, photons and background are the means of the merged candidates, weighted by
         probability; the variances are those of the mixture.
     """
-    part: Columns = {name: np.ascontiguousarray(rows[name]) for name in _MIXED}
-    at = _positions(part, slice(None))
-    probability = part["probability"].astype(np.float64)
-    # Probabilities only grow: what does not fit into one molecule now never will.
-    pairs = _fitting(at, probability, pairs_within(rows, (1 + _DRIFT) * reach_px), most_probability)
-    lost = np.zeros(len(rows), bool)
-    for _ in range(_ROUNDS):
-        first, second = _partners(at, pairs, reach_px)
+    n = len(rows)
+    part: npt.NDArray[np.float32] = np.stack([rows[name] for name in _MIXED])
+    at, probability = as_complex(*part[_PLACE]), part[_PROBABILITY].astype(np.float64)
+    one, other, square = pairs_and_squares(rows, (1 + _DRIFT) * reach_px)
+    lost = np.zeros(n, bool)
+    for number in range(_ROUNDS):
+        fits = _fitting(probability, one, other, square, most_probability)
+        near = np.flatnonzero(fits & (square <= reach_px**2))
+        first, second = _partners(one.take(near), other.take(near), square.take(near), n)
         if len(first) == 0:
             break
         _mix(part, first, second)
-        at[first], probability[first] = _positions(part, first), part["probability"][first]
         lost[second] = True
-        # Who was a neighbour of the one is a neighbour of the merged one.
-        successor = np.arange(len(rows))
-        successor[second] = first
-        pairs = _fitting(at, probability, (successor.take(pairs[0]), successor.take(pairs[1])), most_probability)
-    merged = rows[~lost]
-    for name, values in part.items():
-        merged[name] = values[~lost]
+        if number + 1 < _ROUNDS:
+            at[first], probability[first] = as_complex(*part[_PLACE, first]), part[_PROBABILITY, first]
+            # Probabilities only grow: what does not fit into one molecule now never will.
+            fitting = np.flatnonzero(fits)
+            one, other = _inherited(one.take(fitting), other.take(fitting), first, second, n)
+            square = squares_between(at, one, other)
+    kept = np.flatnonzero(~lost)
+    merged = rows.take(kept)
+    for name, values in zip(_MIXED, part, strict=True):
+        merged[name] = values.take(kept)
     return merged
 
 
-def _positions(part: Columns, chosen: npt.NDArray[np.intp] | slice) -> npt.NDArray[np.complex128]:
-    """Places in the complex plane, both coordinates beside each other in memory."""
-    place = part["x"][chosen].astype(np.complex128)
-    place.imag = part["y"][chosen]
-    return place
-
-
 def _fitting(
-    at: npt.NDArray[np.complex128], probability: npt.NDArray[np.float64], pairs: Pairs, most_probability: float
-) -> Pairs:
-    """Pairs of two candidates that fit into one molecule by their probabilities."""
-    one, other = pairs
+    probability: FloatArray, one: Indices, other: Indices, square: FloatArray, most_probability: float
+) -> npt.NDArray[np.bool_]:
+    """Which pairs of candidates fit into one molecule by their probabilities."""
     total = probability.take(one)
     total += probability.take(other)
-    doubtful = np.flatnonzero((total <= max(most_probability, MOST_IN_ONE_PLACE)) & (one != other))
-    one, other, total = one.take(doubtful), other.take(doubtful), total.take(doubtful)
-    fits = total <= most_probability
-    fits |= np.abs(at.take(one) - at.take(other)) <= _ONE_PLACE_PX
-    return one[fits], other[fits]
+    fits: npt.NDArray[np.bool_] = (square <= _ONE_PLACE_PX**2) & (total <= MOST_IN_ONE_PLACE)
+    fits |= total <= most_probability
+    return fits
 
 
-def _partners(at: npt.NDArray[np.complex128], pairs: Pairs, reach_px: float) -> Pairs:
+def _partners(one: Indices, other: Indices, square: FloatArray, n: int) -> tuple[Indices, Indices]:
     """Candidates that are each other's nearest partner, the earlier one first; each is in one pair at most."""
-    apart = at.take(pairs[0])
-    apart -= at.take(pairs[1])
-    distance = np.square(apart.real)
-    distance += np.square(apart.imag)
-    near = np.flatnonzero(distance <= reach_px**2)
-    first, second, distance = pairs[0].take(near), pairs[1].take(near), distance.take(near)
-    nearest = np.full(len(at), np.inf)
-    np.minimum.at(nearest, first, distance)
-    np.minimum.at(nearest, second, distance)
-    mutual = np.flatnonzero((distance == nearest.take(first)) & (distance == nearest.take(second)))
-    one, other = first.take(mutual), second.take(mutual)
+    nearest = np.full(n, np.inf)
+    np.minimum.at(nearest, one, square)
+    np.minimum.at(nearest, other, square)
+    mutual = np.flatnonzero((square == nearest.take(one)) & (square == nearest.take(other)))
+    one, other = one.take(mutual), other.take(mutual)
     first, second = np.minimum(one, other), np.maximum(one, other)
-    if np.bincount(np.concatenate((first, second)), minlength=1).max() > 1:
-        return _first_come(first, second, distance.take(mutual), len(at))
-    return first, second
+    pairs_of = np.bincount(np.concatenate((first, second)), minlength=n)
+    alone = (pairs_of.take(first) == 1) & (pairs_of.take(second) == 1)
+    if alone.all():
+        return first, second
+    # Equal distances must not make a chain.
+    others = np.flatnonzero(~alone)
+    chosen = _first_come(first.take(others), second.take(others), square.take(mutual.take(others)), n)
+    return np.concatenate((first[alone], chosen[0])), np.concatenate((second[alone], chosen[1]))
 
 
-def _first_come(
-    first: npt.NDArray[np.intp], second: npt.NDArray[np.intp], distance: npt.NDArray[np.float64], n: int
-) -> Pairs:
+def _inherited(one: Indices, other: Indices, first: Indices, second: Indices, n: int) -> tuple[Indices, Indices]:
+    """Pairs after some second candidates became one with the first: who was near either is near both."""
+    successor = np.arange(n)
+    successor[second] = first
+    one, other = successor.take(one), successor.take(other)
+    apart = np.flatnonzero(one != other)
+    one, other = one.take(apart), other.take(apart)
+    once = _once(np.minimum(one, other), np.maximum(one, other))
+    return one.take(once), other.take(once)
+
+
+def _once(first: Indices, second: Indices) -> Indices:
+    """Which pairs to keep, so that nearly all are there but once.
+
+    Every pair has a place in a table, where the last one that comes stays; pairs that only share a place are kept.
+    """
+    number = np.arange(len(first))
+    size = 1 << (4 * len(first)).bit_length()
+    place = (first * _SPREAD + second) & (size - 1)
+    table = np.empty(size, np.intp)
+    table[place] = number
+    there = table.take(place)
+    same = (first.take(there) == first) & (second.take(there) == second)
+    return np.flatnonzero((there == number) | ~same)
+
+
+def _first_come(first: Indices, second: Indices, distance: FloatArray, n: int) -> tuple[Indices, Indices]:
     """Of pairs that share a candidate, the nearest or first in the table: equal distances must not make a chain."""
     order = np.lexsort((second, first, distance))
     first, second, rank = first.take(order), second.take(order), np.arange(len(order))
@@ -140,15 +157,17 @@ def _first_come(
     return first[mutual], second[mutual]
 
 
-def _mix(part: Columns, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]) -> None:
+def _mix(part: npt.NDArray[np.float32], first: Indices, second: Indices) -> None:
     """Put the mixture of both in the place of the first."""
-    one, other = ({name: values[at] for name, values in part.items()} for at in (first, second))
-    a, b = one["probability"].astype(np.float64), other["probability"].astype(np.float64)
+    one, other = (part.take(chosen, axis=1).astype(np.float64) for chosen in (first, second))
+    a, b = one[_PROBABILITY], other[_PROBABILITY]
     share = a / (a + b)
-    for name in ("x", "y", "photons", "background"):
-        part[name][first] = share * one[name] + (1 - share) * other[name]
-    for name, sigma in (("x", "sigma_x"), ("y", "sigma_y")):
-        apart = one[name].astype(np.float64) - other[name]
-        within = share * one[sigma].astype(np.float64) ** 2 + (1 - share) * other[sigma].astype(np.float64) ** 2
-        part[sigma][first] = np.sqrt(within + share * (1 - share) * apart**2)
-    part["probability"][first] = np.minimum(a + b, _CERTAIN)
+    rest = 1 - share
+    mixed = np.empty_like(one)
+    mixed[_MEANS] = share * one[_MEANS] + rest * other[_MEANS]
+    apart = one[_PLACE] - other[_PLACE]
+    within = share * one[_WIDTH] ** 2 + rest * other[_WIDTH] ** 2
+    mixed[_WIDTH] = np.sqrt(within + share * rest * apart**2)
+    mixed[_PROBABILITY] = np.minimum(a + b, _CERTAIN)
+    for values, new in zip(part, mixed, strict=True):
+        values[first] = new
