@@ -4,20 +4,32 @@ import json
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 from smlm_pb.errors import ModelError
 from smlm_pb.evaluation.calibration import reliability
-from smlm_pb.localization.crowding import NEAR_PX, Surroundings, crowding, surroundings
+from smlm_pb.localization.crowding import NEAR_PX, REACH_WIDTHS, Surroundings, crowding, surroundings
 from smlm_pb.localization.model import load_model
 from smlm_pb.localization.model_calibration import ModelCalibration
-from smlm_pb.localization.statement_calibration import FEATURES, StatementCalibration, Statements, limits, scaled
+from smlm_pb.localization.statement_calibration import (
+    FEATURES,
+    MISSED_WITHIN_PX,
+    StatementCalibration,
+    Statements,
+    limits,
+    scaled,
+)
+from smlm_pb.localizations import Localizations, MovieInfo
+from smlm_pb.training.calibration import _compared
 from smlm_pb.training.statement_fit import LEAST_CANDIDATES, fit_statements
 
 
 def statements(probability, *, light=1.0, population=(1000.0, 900.0, 1100.0, 0.01), **changes):
     """Candidates of 1000 photons that differ in what they state and in the light around them."""
     n = len(probability)
-    around = Surroundings(np.zeros(n), probability.astype(float), np.broadcast_to(1000.0 * light, n).astype(float))
+    near = np.broadcast_to(1000.0 * light, n).astype(float)
+    alone = np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS)
+    around = Surroundings(np.zeros(n), probability.astype(float), near, *alone)
     plain = {
         "sigma_px": np.full(n, 0.1),
         "limit_px": np.full(n, 0.08),
@@ -37,32 +49,40 @@ def doubted():
     true = np.where(light > 1.5, 1 - 0.3 * (1 - stated), stated**2)
     exists = rng.random(n) < true
     pull = np.where(exists[:, None], rng.normal(0, 2.0, (n, 2)), np.nan)
-    calibration = fit_statements(statements(stated, light=light), exists, pull, np.ones(n))
+    missed = (rng.random(n) < np.where(light > 1.5, 0.4, 0.02)).astype(float)
+    calibration = fit_statements(statements(stated, light=light), exists, pull, missed, np.ones(n))
     return calibration, stated, light, true
 
 
 def test_the_fit_finds_what_is_true_given_the_surroundings(doubted):
     calibration, stated, light, true = doubted
-    found, _ = calibration.apply(statements(stated, light=light))
+    found = calibration.apply(statements(stated, light=light)).probability
     assert np.abs(found - true).mean() < 0.03
     assert np.abs(stated - true).mean() > 0.15
 
 
 def test_the_fit_finds_by_how_much_precision_is_overstated(doubted):
     calibration, stated, light, _ = doubted
-    _, factor = calibration.apply(statements(stated, light=light))
+    factor = calibration.apply(statements(stated, light=light)).factor
     # Pulls of 2 cut at 4 have a standard deviation of 1.76, and half of all is far from certain.
     assert np.median(factor[stated > 0.5]) == pytest.approx(1.76, abs=0.15)
+
+
+def test_the_fit_finds_how_many_molecules_nobody_stands_for(doubted):
+    calibration, stated, light, _ = doubted
+    missed = calibration.apply(statements(stated, light=light)).missed
+    assert missed[light > 1.5].mean() == pytest.approx(0.4, abs=0.03)
+    assert missed[light < 1.5].mean() == pytest.approx(0.02, abs=0.01)
 
 
 def test_beyond_the_scenes_of_the_fit_the_nearest_counts(doubted):
     calibration, *_ = doubted
     p = np.full(3, 0.5)
     odd = statements(p, photons=np.array([1e3, 1e6, 1e9]))
-    found, factor = calibration.apply(odd)
+    found, factor, _ = calibration.apply(odd)
     assert found[1] == found[2]
     assert factor[1] == factor[2]
-    certain, _ = calibration.apply(statements(np.array([1.0, 1 - 1e-12, 1e-30])))
+    certain = calibration.apply(statements(np.array([1.0, 1 - 1e-12, 1e-30])))
     assert np.isfinite(certain).all()
 
 
@@ -71,9 +91,10 @@ def test_equal_fits_are_equal_and_few_candidates_tell_nothing():
     n = LEAST_CANDIDATES
     stated, exists = rng.random(n), rng.random(n) < 0.5
     pull = np.where(exists[:, None], 1.0, np.nan) * np.ones((n, 2))
-    fits = [fit_statements(statements(stated), exists, pull, np.ones(n)) for _ in range(2)]
+    none = np.zeros(n)
+    fits = [fit_statements(statements(stated), exists, pull, none, np.ones(n)) for _ in range(2)]
     assert fits[0].as_dict() == fits[1].as_dict()
-    assert fit_statements(statements(stated[1:]), exists[1:], pull[1:], np.ones(n - 1)) is None
+    assert fit_statements(statements(stated[1:]), exists[1:], pull[1:], none[1:], np.ones(n - 1)) is None
 
 
 def test_unknown_population_needs_no_numbers():
@@ -101,7 +122,7 @@ def test_a_card_keeps_the_calibration(doubted):
     [
         ({"layers": [[[[1.0]], [0.0]]]}, "damaged"),
         ({"lowest": [0.0]}, "damaged"),
-        ({"highest": ["much"] * 13}, "damaged"),
+        ({"highest": ["much"] * len(FEATURES)}, "damaged"),
         ({"features": ["mood"]}, "another version"),
     ],
 )
@@ -111,7 +132,7 @@ def test_a_damaged_card_is_refused(doubted, change, message):
 
 
 def test_limits_leave_out_the_odd_ones_and_scale_to_two():
-    values = np.tile(np.linspace(0, 1, 1001)[:, None], (1, 13))
+    values = np.tile(np.linspace(0, 1, 1001)[:, None], (1, len(FEATURES)))
     values[0] = 1e6
     low, high = (np.asarray(v) for v in limits(values))
     assert (high < 1.1).all()
@@ -139,6 +160,51 @@ def test_surroundings_against_brute_force():
     light = (other * np.exp(-square / (4 * sigma**2)) * rows["probability"] * rows["photons"]).sum(axis=1)
     assert around.crowding == pytest.approx(light / rows["photons"])
     assert crowding(rows, sigma) == pytest.approx(around.crowding)
+    likelier = other & (rows["probability"] > rows["probability"][:, None])
+    near_by = likelier * np.exp(-square / (4 * sigma**2)) * rows["probability"]
+    assert around.likelier == pytest.approx(near_by.sum(axis=1))
+    assert around.likelier_light == pytest.approx((near_by * rows["photons"]).sum(axis=1) / rows["photons"])
+    nearest = np.sqrt(np.where(likelier, square, np.inf).min(axis=1)) / sigma
+    assert around.likelier_widths == pytest.approx(nearest.clip(max=REACH_WIDTHS))
+    assert (around.likelier_widths == REACH_WIDTHS).any()
+
+
+def test_of_equally_likely_candidates_the_earlier_one_leads():
+    same = {"frame": np.zeros(2, int), "x": np.zeros(2), "y": np.array([0.0, 1.0]), "photons": np.full(2, 500.0)}
+    around = surroundings({**same, "probability": np.full(2, 0.5)}, 1.0)
+    assert around.likelier.tolist() == [0.0, pytest.approx(0.5 * np.exp(-0.25))]
+    assert around.likelier_widths.tolist() == [REACH_WIDTHS, 1.0]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_candidate_is_right_if_it_adds_a_hit_to_the_likelier_ones(seed):
+    from scipy.sparse.csgraph import maximum_bipartite_matching
+
+    rng = np.random.default_rng(seed)
+    info = MovieInfo(1, 6, 6, pixel_size_nm=100.0)
+    found, truth = (
+        Localizations({"frame": np.zeros(n, int), "x": rng.uniform(0, 4, n), "y": rng.uniform(0, 4, n), **more}, info)
+        for n, more in ((14, {"probability": rng.permutation(14) / 20 + 0.1}), (9, {}))
+    )
+    error, missed = _compared(found, truth)
+    apart = np.hypot(found["x"][:, None] - truth["x"], found["y"][:, None] - truth["y"])
+    order = np.argsort(-found["probability"])
+    hits = [(maximum_bipartite_matching(csr_array(apart[order[:k]] <= 1.0)) >= 0).sum() for k in range(15)]
+    assert np.array_equal(np.isfinite(error[order, 0]), np.diff(hits) > 0)
+    assert np.hypot(*error[np.isfinite(error[:, 0])].T).max() <= 1.0
+    assert missed.sum() == (apart.min(axis=0) <= MISSED_WITHIN_PX).sum() - hits[-1]
+
+
+def test_a_missed_molecule_belongs_to_the_nearest_candidate():
+    info = MovieInfo(1, 20, 20, pixel_size_nm=100.0)
+    place = {"frame": np.zeros(2, int), "y": np.array([5.0, 5.0])}
+    found = Localizations({**place, "x": np.array([5.0, 10.0]), "probability": np.array([0.9, 0.8])}, info)
+    four = np.array([5.2, 5.4, 8.5, 15.0])  # a hit, its twin, one nearer to the second candidate, one far from both
+    truth = Localizations({"frame": np.zeros(4, int), "x": four, "y": np.full(4, 5.0)}, info)
+    error, missed = _compared(found, truth)
+    assert error[0, 0] == pytest.approx(-0.2, abs=1e-6)
+    assert np.isnan(error[1]).all()
+    assert missed.tolist() == [1.0, 1.0]
 
 
 def test_the_shipped_model_is_honest_on_scenes_that_it_was_not_calibrated_on():
@@ -159,5 +225,6 @@ def test_the_shipped_model_is_honest_on_scenes_that_it_was_not_calibrated_on():
 def test_models_without_calibration_state_what_they_state():
     rows = {name: np.ones(1) for name in ("frame", "x", "y", "photons", "probability", "sigma_x", "sigma_y")}
     nothing = ModelCalibration().apply(rows, psf_sigma_px=1.0, limit_px=np.ones(1), background_e=np.ones(1))
-    assert nothing == {}
+    assert nothing.columns == {}
+    assert nothing.missed == 0
     assert ModelCalibration.from_card(load_model("default", "cpu").card).precision is not None

@@ -244,7 +244,7 @@ def _one_per_molecule(
     population: tuple[float, ...],
 ) -> Candidates:
     """One candidate per molecule, with the probability and the precision that it has, from the floor on."""
-    rows = pool_shares(listed.rows)
+    rows, missed = pool_shares(listed.rows), 0.0
     if len(rows):
         variance = background_variance(rows, camera)
         calibrated = calibration.apply(
@@ -255,10 +255,11 @@ def _one_per_molecule(
             excess_noise_factor=camera.excess_noise_factor,
             population=population,
         )
-        for name, values in calibrated.items():
+        for name, values in calibrated.columns.items():
             rows[name] = values
+        missed = calibrated.missed
     above = rows["probability"] >= np.float32(floor)
-    unlisted = float(rows["probability"][~above].sum(dtype=np.float64))
+    unlisted = missed + float(rows["probability"][~above].sum(dtype=np.float64))
     return Candidates(rows[above], listed.mass_below_floor + unlisted)
 
 

@@ -10,9 +10,7 @@ import numpy.typing as npt
 from smlm_pb.localization.neighbours import pairs_within
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
-_REACH = 5.0
-
-
+REACH_WIDTHS = 5.0
 #: Candidates this close may stand for the same light, px.
 NEAR_PX = 1.5
 
@@ -26,6 +24,12 @@ class Surroundings(NamedTuple):
     """Summed probability within :data:`NEAR_PX`, their own included."""
     light_e: npt.NDArray[np.float64]
     """Summed p·photons within :data:`NEAR_PX`, their own included, e⁻."""
+    likelier: npt.NDArray[np.float64]
+    """Sum over the others that are likelier of p·exp(-d²/4σ²)."""
+    likelier_light: npt.NDArray[np.float64]
+    """The part of the crowding that comes from those that are likelier."""
+    likelier_widths: npt.NDArray[np.float64]
+    """Distance to the nearest one that is likelier, PSF widths; :data:`REACH_WIDTHS` where none is nearer."""
 
 
 def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
@@ -46,18 +50,30 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
     x, y, photons, probability = (rows[name].astype(np.float64) for name in ("x", "y", "photons", "probability"))
     light = probability * photons
     if n < 2:
-        return Surroundings(np.zeros(n), probability, light)
+        return Surroundings(np.zeros(n), probability, light, np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS))
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
-    first, second = pairs_within(rows, max(_REACH * float(sigma.max()), NEAR_PX))
+    first, second = pairs_within(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
     square = (x[first] - x[second]) ** 2 + (y[first] - y[second]) ** 2
-    overlap = np.exp(-square / (4 * sigma[first] ** 2))
-    falling = _sums(first, second, overlap * light[second], overlap * light[first], n)
+    in_widths = square / sigma[first] ** 2
+    overlap = np.exp(-0.25 * in_widths)
+    # Of two that are equally likely the earlier one counts as likelier.
+    lead = probability[first] - probability[second]
+    ahead = np.where(lead == 0, first < second, lead > 0)
+    behind, leader = np.where(ahead, second, first), np.where(ahead, first, second)
+    led = _summed(behind, overlap * light[leader], n)
+    falling = led + _summed(leader, overlap * light[behind], n)
+    nearest = np.full(n, REACH_WIDTHS**2)
+    np.minimum.at(nearest, behind, in_widths)
     near = np.flatnonzero(square <= NEAR_PX**2)
     first, second = first[near], second[near]
+    own = np.maximum(photons, 1e-9)
     return Surroundings(
-        falling / np.maximum(photons, 1e-9),
-        probability + _sums(first, second, probability[second], probability[first], n),
-        light + _sums(first, second, light[second], light[first], n),
+        falling / own,
+        probability + _summed(first, probability[second], n) + _summed(second, probability[first], n),
+        light + _summed(first, light[second], n) + _summed(second, light[first], n),
+        _summed(behind, overlap * probability[leader], n),
+        led / own,
+        np.sqrt(nearest),
     )
 
 
@@ -77,15 +93,8 @@ def crowding(rows: Any, psf_sigma_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return surroundings(rows, psf_sigma_px).crowding
 
 
-def _sums(
-    first: npt.NDArray[np.intp],
-    second: npt.NDArray[np.intp],
-    to_first: npt.NDArray[np.float64],
-    to_second: npt.NDArray[np.float64],
-    n: int,
-) -> npt.NDArray[np.float64]:
-    """What the rows (n,) receive from their pairs."""
+def _summed(receiver: npt.NDArray[np.intp], values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
+    """What the rows (n,) receive."""
     received = np.zeros(n)
-    received += np.bincount(first, to_first, minlength=n)
-    received += np.bincount(second, to_second, minlength=n)
+    received += np.bincount(receiver, values, minlength=n)
     return received

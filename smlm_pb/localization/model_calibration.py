@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from smlm_pb.localization.model_card import ModelCard
 
 
+class Calibrated(NamedTuple):
+    """What is true of candidates."""
+
+    #: ``sigma_x``, ``sigma_y``, ``probability`` (n,), as far as they change.
+    columns: dict[str, npt.NDArray[np.float32]]
+    #: Expected number of molecules that no candidate stands for.
+    missed: float = 0.0
+
+
 @dataclass(frozen=True)
 class ModelCalibration:
     """Turns what candidates state into what is true of them.
@@ -26,7 +35,7 @@ class ModelCalibration:
     precision : SigmaCalibration or None
         Curves for the precision.
     statements : StatementCalibration or None
-        Small network for probability and the rest of the precision.
+        Small network for probability, the rest of the precision, and missed molecules.
     """
 
     precision: SigmaCalibration | None = None
@@ -62,8 +71,8 @@ class ModelCalibration:
         background_e: npt.NDArray[np.float64],
         excess_noise_factor: float = 1.0,
         population: npt.ArrayLike = UNKNOWN_POPULATION,
-    ) -> dict[str, npt.NDArray[np.float32]]:
-        """Calibrated columns.
+    ) -> Calibrated:
+        """Calibrate candidates.
 
         Parameters
         ----------
@@ -82,18 +91,17 @@ class ModelCalibration:
 
         Returns
         -------
-        dict
-            ``sigma_x``, ``sigma_y``, ``probability`` (n,), as far as they change.
+        Calibrated
         """
         if self.precision is None and self.statements is None:
-            return {}
+            return Calibrated({})
         around = surroundings(rows, psf_sigma_px)
         sigma = {name: rows[name] for name in ("sigma_x", "sigma_y")}
         if self.precision is not None:
             sigma = {n: self.precision.apply(Stated(v, limit_px, around.crowding)) for n, v in sigma.items()}
         if self.statements is None:
-            return sigma
-        probability, factor = self.statements.apply(
+            return Calibrated(sigma)
+        judged = self.statements.apply(
             Statements(
                 probability=rows["probability"],
                 sigma_px=geometric_mean(sigma["sigma_x"], sigma["sigma_y"]),
@@ -105,4 +113,5 @@ class ModelCalibration:
                 population=population,
             )
         )
-        return {**{name: values * factor for name, values in sigma.items()}, "probability": probability}
+        columns = {name: values * judged.factor for name, values in sigma.items()}
+        return Calibrated({**columns, "probability": judged.probability}, float(judged.missed.sum(dtype=np.float64)))

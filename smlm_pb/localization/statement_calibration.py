@@ -5,14 +5,15 @@ stated with .3 among bright molecules of equal brightness two thirds are real, a
 tells them apart is known for every candidate: its stated precision, the light of its neighbours, and whether there is
 more light than the candidates around account for, given how bright this movie's molecules are. A very small network,
 fitted on simulated scenes with truth, turns these numbers into the probability that a molecule lies within one pixel
-which no other candidate stands for, and into a factor on the stated precision.
+which no likelier candidate stands for, into a factor on the stated precision, and into the number of molecules nearby
+that no candidate stands for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -37,11 +38,19 @@ FEATURES = (
     "stated precision over the limit of a lone molecule",
     "photons",
     "background",
+    "likelier candidates",
+    "light of likelier candidates",
+    "distance to the nearest likelier candidate",
 )
 #: A candidate is real if a molecule lies within this distance, px.
 TOLERANCE_PX = 1.0
+#: A molecule that no candidate stands for belongs to the nearest one within this distance, px.
+MISSED_WITHIN_PX = 3.0
 #: Largest change of the stated precision, as a logarithm.
 _MOST_LOG_FACTOR = 0.7
+#: Smallest and largest number of missed molecules near a candidate, as logarithms.
+LOG_MISSED = (-8.0, 1.0)
+_OUTPUTS = 3
 _LOGITS = (-4.0, 7.0)
 _REFERENCE_PHOTONS, _REFERENCE_PSF_PX, _REFERENCE_DENSITY_PER_PX2 = 1500.0, 1.2, 0.01
 #: Spread of the brightness where it is not known (natural logarithm).
@@ -81,7 +90,7 @@ class Statements:
     population: npt.ArrayLike
 
     def features(self) -> FloatArray:
-        """The numbers of :data:`FEATURES` (n, 13), of order one."""
+        """The numbers of :data:`FEATURES` (n, 16), of order one."""
         n = len(self.probability)
         p = self.probability.astype(np.float64)
         sigma = np.log(self.sigma_px.astype(np.float64))
@@ -106,21 +115,35 @@ class Statements:
                 sigma - np.log(self.limit_px.astype(np.float64)),
                 photons - np.log(_REFERENCE_PHOTONS),
                 np.log(self.background_e.astype(np.float64).clip(0.0) + 0.05),
+                self.around.likelier.clip(0.0, 3.0),
+                np.log(self.around.likelier_light + 0.003) + 3.0,
+                self.around.likelier_widths,
             )
         )
 
 
+class Judged(NamedTuple):
+    """What is true of candidates, arrays (n,), float32."""
+
+    #: That a molecule is there which no likelier candidate stands for.
+    probability: npt.NDArray[np.float32]
+    #: On the stated precision along both axes.
+    factor: npt.NDArray[np.float32]
+    #: Expected number of molecules nearby that no candidate stands for.
+    missed: npt.NDArray[np.float32]
+
+
 @dataclass(frozen=True)
 class StatementCalibration:
-    """A small network from :class:`Statements` to probability and precision.
+    """A small network from :class:`Statements` to what is true of candidates.
 
     Parameters
     ----------
     lowest, highest : tuple of float
         Range of each feature among the scenes of the fit; beyond it the nearest value counts.
     layers : tuple of (array (in, out), array (out,))
-        Weights and shifts; rectified between the layers. Two numbers come out: the logit of the probability, and the
-        logarithm of the factor on the precision.
+        Weights and shifts; rectified between the layers. Three numbers come out: the logit of the probability, and the
+        logarithms of the factor on the precision and of the number of missed molecules.
 
     Raises
     ------
@@ -134,24 +157,28 @@ class StatementCalibration:
 
     def __post_init__(self) -> None:
         sizes = [len(FEATURES), *(len(shift) for _, shift in self.layers)]
-        fits = len(self.lowest) == len(self.highest) == len(FEATURES) and sizes[-1] == 2 and len(self.layers) > 0
+        fits = len(self.lowest) == len(self.highest) == len(FEATURES) and sizes[-1] == _OUTPUTS and len(self.layers) > 0
         shaped = all(w.shape == pair for (w, _), pair in zip(self.layers, pairwise(sizes), strict=True))
         if not (fits and shaped and all(np.isfinite(a).all() for layer in self.layers for a in layer)):
             raise ModelError(_DAMAGED)
         if not all(low < high for low, high in zip(self.lowest, self.highest, strict=True)):
             raise ModelError(_DAMAGED)
 
-    def apply(self, stated: Statements) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Probabilities (n,), and factors (n,) on the stated precision along both axes."""
+    def apply(self, stated: Statements) -> Judged:
+        """What is true of candidates (n,)."""
         low, high = np.asarray(self.lowest), np.asarray(self.highest)
         values = scaled(stated.features(), low, high)
         for index, (weight, shift) in enumerate(self.layers):
             values = values @ weight + shift
             if index + 1 < len(self.layers):
                 np.maximum(values, 0.0, out=values)
-        probability = 1.0 / (1.0 + np.exp(-values[:, 0]))
-        factor = np.exp(values[:, 1].clip(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR))
-        return probability.astype(np.float32), factor.astype(np.float32)
+        logit, log_factor, log_missed = values.T
+        judged = (
+            1.0 / (1.0 + np.exp(-logit)),
+            np.exp(log_factor.clip(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)),
+            np.exp(log_missed.clip(*LOG_MISSED)),
+        )
+        return Judged(*(one.astype(np.float32) for one in judged))
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the card."""
@@ -185,7 +212,7 @@ class StatementCalibration:
 
 
 def scaled(features: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
-    """Features (n, 13) as the small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
+    """Features (n, 16) as the small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
     middle, half = (lowest + highest) / 2, (highest - lowest) / 2
     clipped: FloatArray = 2.0 * ((features - middle) / half).clip(-1.0, 1.0)
     return clipped
@@ -203,7 +230,7 @@ def geometric_mean(sigma_x: npt.NDArray[Any], sigma_y: npt.NDArray[Any]) -> Floa
 
 
 def limits(features: FloatArray, share: float = 0.001) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lowest and highest value of each feature (n, 13) but for a small share; never the same."""
+    """Lowest and highest value of each feature (n, 16) but for a small share; never the same."""
     low, high = np.quantile(features, (share, 1 - share), axis=0)
     high = np.maximum(high, low + 1e-3)
     return tuple(np.round(low, 4).tolist()), tuple(np.round(high, 4).tolist())

@@ -8,11 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from smlm_pb.evaluation.matching import match
+from smlm_pb.evaluation.matching import Candidates, find_candidates, positions, solve
 from smlm_pb.localization.crowding import Surroundings, surroundings
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
-from smlm_pb.localization.statement_calibration import TOLERANCE_PX, StatementCalibration, Statements, geometric_mean
+from smlm_pb.localization.statement_calibration import (
+    MISSED_WITHIN_PX,
+    TOLERANCE_PX,
+    StatementCalibration,
+    Statements,
+    geometric_mean,
+)
 from smlm_pb.localizations import Localizations
 from smlm_pb.networks import PointNetwork
 from smlm_pb.population import UNKNOWN_POPULATION
@@ -26,6 +32,8 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Precision is judged of candidates that a table is likely to hold.
 _THRESHOLD = 0.3
+#: By how much less than any difference of probabilities distances count where candidates are matched.
+_DISTANCE_WEIGHT = 1e-4
 #: Scenes of the calibration are neither those of training nor those of validation.
 _SEED_SHIFT = 1_000_003
 
@@ -67,7 +75,9 @@ class _Seen:
     around: Surroundings
     population: FloatArray
     error_px: FloatArray
-    """(n, 2) along x and y; NaN where there is no true molecule."""
+    """(n, 2) along x and y; NaN where there is no true molecule that no likelier candidate stands for."""
+    missed: FloatArray
+    """(n,) true molecules nearby that no candidate stands for."""
 
     def precision(self) -> SigmaCalibration:
         """The curves, from those that are likely."""
@@ -100,7 +110,7 @@ class _Seen:
         exists = np.isfinite(self.error_px[:, 0])
         frame = self.found["frame"]
         weight: FloatArray = 1.0 / np.sqrt(np.bincount(frame, minlength=1)[frame])
-        return fit_statements(stated, exists, self.error_px / np.stack(sigma, axis=1), weight)
+        return fit_statements(stated, exists, self.error_px / np.stack(sigma, axis=1), self.missed, weight)
 
 
 def _look(network: PointNetwork, experiment: Experiment, device: torch.device, scenes: int) -> _Seen:
@@ -122,15 +132,30 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
         mortensen_mle(found["photons"].clip(1.0), background, width),
         surroundings(found, width),
         populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
-        _errors(found, truth),
+        *_compared(found, truth),
     )
 
 
-def _errors(found: Localizations, truth: Localizations) -> npt.NDArray[np.float64]:
-    """Errors (n, 2) along x and y, px."""
-    assert truth.info.pixel_size_nm is not None
+def _compared(found: Localizations, truth: Localizations) -> tuple[FloatArray, FloatArray]:
+    """Errors (n, 2) along x and y of candidates that stand for a molecule, px, and missed molecules (n,) near each.
+
+    Candidates are taken from the likeliest down, and one is right if it adds a hit to those before it: that is what a
+    threshold on the probability has to know. With the nearest candidate for each molecule instead, one that hardly
+    believes in itself would be called right, and the likely one beside it wrong.
+    """
+    near = find_candidates(positions(found), positions(truth), TOLERANCE_PX)
+    chosen = solve(near._replace(distance=_unlikelihood(found, near)), "hungarian")
     error = np.full((len(found), 2), np.nan)
-    pairs = match(found, truth, TOLERANCE_PX * truth.info.pixel_size_nm)
+    pred, true = near.pred[chosen], near.truth[chosen]
     for axis, name in enumerate("xy"):
-        error[pairs.pred, axis] = found[name][pairs.pred] - truth[name][pairs.truth]
-    return error
+        error[pred, axis] = found[name][pred] - truth[name][true]
+    missed = np.flatnonzero(np.bincount(true, minlength=len(truth)) == 0)
+    around = find_candidates(positions(truth)[missed], positions(found), MISSED_WITHIN_PX)
+    nearest = np.lexsort((around.distance, around.pred))[np.unique(around.pred, return_index=True)[1]]
+    return error, np.bincount(around.truth[nearest], minlength=len(found)).astype(np.float64)
+
+
+def _unlikelihood(found: Localizations, near: Candidates) -> FloatArray:
+    """What each pair costs, so that the most pairs at the least cost are those of the likeliest candidates."""
+    cost: FloatArray = 1.0 - found["probability"][near.pred].astype(np.float64)
+    return cost + _DISTANCE_WEIGHT * near.distance

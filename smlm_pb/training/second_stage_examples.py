@@ -161,5 +161,5 @@ def _as_tabled(model: Model, scenes: list[Scene], truth: Localizations) -> tuple
             background_e=background,
             population=populations_of(scenes)[found["frame"]] if is_told(model) else UNKNOWN_POPULATION,
         )
-        found = found.with_columns(**calibrated)
+        found = found.with_columns(**calibrated.columns)
     return found, limit, crowding(found, widths)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from smlm_pb.localization.statement_calibration import (
     FEATURES,
+    LOG_MISSED,
     StatementCalibration,
     Statements,
     limits,
@@ -25,14 +26,20 @@ LEAST_CANDIDATES = 4000
 _LARGEST_PULL = 4.0
 #: Precision is judged of candidates that a table is likely to hold.
 _LIKELY = 0.3
-_HIDDEN = (24, 12)
-_EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 30, 2048, 4e-3, 1e-5
+_HIDDEN = (48, 24)
+_EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 40, 2048, 4e-3, 1e-5
 
 
 def fit_statements(
-    stated: Statements, exists: npt.NDArray[np.bool_], pull: FloatArray, weight: FloatArray, *, seed: int = 0
+    stated: Statements,
+    exists: npt.NDArray[np.bool_],
+    pull: FloatArray,
+    missed: FloatArray,
+    weight: FloatArray,
+    *,
+    seed: int = 0,
 ) -> StatementCalibration | None:
-    """Fit the small network by likelihood: of existing or not, and of the errors of those that exist.
+    """Fit the small network by likelihood: of existing or not, of the errors of those that exist, of what is missed.
 
     Parameters
     ----------
@@ -42,6 +49,8 @@ def fit_statements(
         Which of them are matched with a true molecule.
     pull : array (n, 2)
         Their errors along x and y over the stated precision; NaN where they are not matched.
+    missed : array (n,)
+        Number of molecules nearby that none of them is matched with.
     weight : array (n,)
         How much each counts.
     seed : int
@@ -61,7 +70,7 @@ def fit_statements(
     y = torch.from_numpy(exists).float()
     square = torch.from_numpy(np.where(judged, np.square(pull).sum(axis=1), -1.0)).float()
     importance = torch.from_numpy(weight / weight.mean()).float()
-    network = _trained(x, y, square, importance, seed)
+    network = _trained(x, (y, square, torch.from_numpy(missed).float(), importance), seed)
     layers = [layer for layer in network if isinstance(layer, nn.Linear)]
     return StatementCalibration(
         lowest,
@@ -70,10 +79,10 @@ def fit_statements(
     )
 
 
-def _trained(x: Tensor, y: Tensor, square: Tensor, importance: Tensor, seed: int) -> nn.Sequential:
+def _trained(x: Tensor, truth: tuple[Tensor, ...], seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        sizes = (len(FEATURES), *_HIDDEN, 2)
+        sizes = (len(FEATURES), *_HIDDEN, 3)
         parts: list[nn.Module] = []
         for before, after in pairwise(sizes):
             parts += [nn.Linear(before, after), nn.ReLU()]
@@ -83,18 +92,19 @@ def _trained(x: Tensor, y: Tensor, square: Tensor, importance: Tensor, seed: int
         for _ in range(_EPOCHS):
             for some in torch.randperm(len(x)).split(_BATCH):
                 optimizer.zero_grad()
-                _loss(network(x[some]), y[some], square[some], importance[some]).backward()
+                _loss(network(x[some]), *(values[some] for values in truth)).backward()
                 optimizer.step()
             schedule.step()
     return network.eval()
 
 
-def _loss(out: Tensor, exists: Tensor, square: Tensor, importance: Tensor) -> Tensor:
+def _loss(out: Tensor, exists: Tensor, square: Tensor, missed: Tensor, importance: Tensor) -> Tensor:
     """Negative log likelihood; ``square`` is the summed squared pull, or -1 where there is none to judge by."""
-    logit, log_factor = out.unbind(1)
+    logit, log_factor, log_missed = out.unbind(1)
     existence = nn.functional.binary_cross_entropy_with_logits(logit, exists, reduction="none")
     position = torch.where(square >= 0, 2 * log_factor + 0.5 * square * torch.exp(-2 * log_factor), 0.0)
-    loss: Tensor = (importance * (existence + position)).mean()
+    number = nn.functional.poisson_nll_loss(log_missed.clamp(*LOG_MISSED), missed, reduction="none")
+    loss: Tensor = (importance * (existence + position + number)).mean()
     return loss
 
 
