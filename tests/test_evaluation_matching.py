@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linear_sum_assignment
 
 from smlm_pb.errors import ConfigurationError
-from smlm_pb.evaluation import match, matching
+from smlm_pb.evaluation import match, match_likeliest, matching
 from smlm_pb.localizations import Localizations, MovieInfo
 
 
@@ -147,3 +147,29 @@ def test_unknown_rule_is_refused_with_the_choices():
     truth = table([(0, 5.0, 5.0)])
     with pytest.raises(ConfigurationError, match="hungarian, greedy"):
         match(truth, truth, 50, "stable")
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=40, deadline=None)
+def test_from_the_likeliest_down_every_threshold_has_as_many_pairs_as_it_can(seed):
+    rng = np.random.default_rng(seed)
+    pred = table(np.column_stack((rng.integers(0, 2, 12), rng.uniform(0, 4, (12, 2)))))
+    pred = pred.with_columns(probability=rng.permutation(12) / 20 + 0.1)
+    truth = table(np.column_stack((rng.integers(0, 2, 8), rng.uniform(0, 4, (8, 2)))))
+    pairs = match_likeliest(pred, truth, 100.0)
+    assert len(set(pairs.pred)) == len(set(pairs.truth)) == len(pairs.pred)
+    assert pairs.distance_nm == pytest.approx(distances_nm(pred, truth)[pairs.pred, pairs.truth], rel=1e-5)
+    for threshold in np.unique(pred["probability"]):
+        kept = pred["probability"] >= threshold
+        most, _ = brute_force_optimum(pred.select(kept), truth, 100.0)
+        assert kept[pairs.pred].sum() == most
+
+
+def test_of_a_molecule_found_twice_the_likelier_one_is_right():
+    pred = table([[0, 5, 5.4], [0, 5, 5.1]]).with_columns(probability=np.array([0.9, 0.2]))
+    truth = table([[0, 5, 5]])
+    assert match(pred, truth, 100).pred.tolist() == [1]
+    assert match_likeliest(pred, truth, 100).pred.tolist() == [0]
+    assert match_likeliest(pred, truth, 30).pred.tolist() == [1]
+    with pytest.raises(ConfigurationError, match="tolerance"):
+        match_likeliest(pred, truth, 0)

@@ -131,7 +131,7 @@ def _calibration(
     report: dict[str, Any] = {}
     lines: list[str] = []
     if "probability" in pred:
-        curve = reliability(pred, truth, tolerance_nm=tolerance, **shared)
+        curve = reliability(pred, truth, tolerance_nm=tolerance, pixel_size_nm=args.pixel_size_nm)
         report["reliability"] = curve.as_dict()
         lines.append(
             f"Probabilities at {tolerance:g} nm: calibration error {curve.expected_calibration_error:.3f}; "

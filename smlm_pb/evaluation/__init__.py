@@ -10,7 +10,7 @@ from smlm_pb.evaluation.calibration import (
 )
 from smlm_pb.evaluation.conventions import ConventionCheck, check_conventions
 from smlm_pb.evaluation.error_budget import ErrorBudget, error_budget
-from smlm_pb.evaluation.matching import Pairs, match
+from smlm_pb.evaluation.matching import Pairs, match, match_likeliest
 from smlm_pb.evaluation.scores import ToleranceScores
 from smlm_pb.evaluation.thresholds import ThresholdSweep, best_threshold
 
@@ -30,6 +30,7 @@ __all__ = [
     "evaluate",
     "expected_jaccard",
     "match",
+    "match_likeliest",
     "pull_by_density",
     "reliability",
 ]

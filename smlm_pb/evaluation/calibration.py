@@ -1,7 +1,7 @@
 """Whether the probabilities and the precisions can be believed.
 
-*Reliability*: of the molecules reported with probability 0.8, do 80 % exist? A prediction exists when the
-one-to-one matching gives it a true molecule. *Pull*: is the error divided by the reported precision of unit
+*Reliability*: of the molecules reported with probability 0.8, do 80 % exist? A prediction exists when there is a true
+molecule for it that no likelier prediction stands for. *Pull*: is the error divided by the reported precision of unit
 width, at every density? With calibrated probabilities the Jaccard index of any threshold follows without truth.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.errors import ConfigurationError, TableError
-from smlm_pb.evaluation.matching import Matching, common_pixel_size_nm, match, positions
+from smlm_pb.evaluation.matching import Matching, common_pixel_size_nm, match, match_likeliest, positions
 from smlm_pb.evaluation.scores import NAN, nan_to_none, pulls
 
 if TYPE_CHECKING:
@@ -101,10 +101,9 @@ def reliability(
     *,
     tolerance_nm: float = 100.0,
     n_bins: int = 10,
-    matching: Matching = "hungarian",
     pixel_size_nm: float | None = None,
 ) -> Reliability:
-    """Compare reported probabilities with what exists.
+    """Compare reported probabilities with what exists, from the likeliest prediction down.
 
     Parameters
     ----------
@@ -114,8 +113,8 @@ def reliability(
         Distance up to which a prediction counts as existing. Small tolerances also ask for precision.
     n_bins : int
         Equally wide bins of probability.
-    matching, pixel_size_nm
-        See :func:`smlm_pb.evaluation.match`.
+    pixel_size_nm : float, optional
+        See :func:`smlm_pb.evaluation.match_likeliest`.
 
     Returns
     -------
@@ -130,7 +129,7 @@ def reliability(
     if n_bins < 1:
         raise ConfigurationError(f"n_bins = {n_bins} is impossible; give 1 or more.")
     exists = np.zeros(len(pred), bool)
-    exists[match(pred, truth, tolerance_nm, matching, pixel_size_nm=pixel_size_nm).pred] = True
+    exists[match_likeliest(pred, truth, tolerance_nm, pixel_size_nm=pixel_size_nm).pred] = True
     edges = np.linspace(0.0, 1.0, n_bins + 1)
     which = np.minimum((probability * n_bins).astype(np.intp), n_bins - 1)
     count = np.bincount(which, minlength=n_bins)

@@ -24,6 +24,9 @@ FloatArray = npt.NDArray[np.float64]
 
 MATCHINGS: tuple[Matching, ...] = ("hungarian", "greedy")
 
+#: By how much less than any difference of probabilities distances count where the likeliest are taken first.
+_DISTANCE_WEIGHT = 1e-4
+
 # Above this many cells a dense matrix is slower than the sparse solver (measured: they cross near 600 × 500).
 _DENSE_CELLS = 300_000
 
@@ -89,6 +92,47 @@ def match(
     check_tolerance(tolerance_nm)
     candidates = find_candidates(positions(pred), positions(truth), tolerance_nm / pixel)
     chosen = solve(candidates, matching)
+    return Pairs(candidates.pred[chosen], candidates.truth[chosen], candidates.distance[chosen] * pixel)
+
+
+def match_likeliest(
+    pred: Localizations, truth: Localizations, tolerance_nm: float, *, pixel_size_nm: float | None = None
+) -> Pairs:
+    """Pair predictions with true molecules of the same frame, from the likeliest prediction down.
+
+    As many pairs as possible are made, and a prediction is in one exactly if it adds a pair to those of all likelier
+    ones: then the predictions at or above any threshold have as many pairs as they can have. Of a molecule found twice,
+    the likelier one is right and its copy is not, whichever lies nearer.
+
+    Parameters
+    ----------
+    pred, truth : Localizations
+        What was found, with a column ``probability``, and what was there.
+    tolerance_nm : float
+        Pairs farther apart than this are never made.
+    pixel_size_nm : float, optional
+        Edge of a camera pixel; needed where neither table knows it.
+
+    Returns
+    -------
+    Pairs
+        As :func:`match`; among equally likely predictions the nearer ones.
+
+    Raises
+    ------
+    TableError
+        When the pixel size is unknown or contradictory.
+    ConfigurationError
+        When the tolerance is impossible.
+    """
+    pixel = common_pixel_size_nm(pred, truth, pixel_size_nm)
+    check_tolerance(tolerance_nm)
+    candidates = find_candidates(positions(pred), positions(truth), tolerance_nm / pixel)
+    # Sets of predictions that can be paired are a matroid: of the largest ones, the likeliest holds as many above any
+    # threshold as can be.
+    cost = 1.0 - pred["probability"][candidates.pred].astype(np.float64)
+    cost += _DISTANCE_WEIGHT * candidates.distance / (tolerance_nm / pixel)
+    chosen = solve(candidates._replace(distance=cost), "hungarian")
     return Pairs(candidates.pred[chosen], candidates.truth[chosen], candidates.distance[chosen] * pixel)
 
 

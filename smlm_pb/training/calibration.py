@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from smlm_pb.evaluation.matching import Candidates, find_candidates, positions, solve
+from smlm_pb.evaluation.matching import find_candidates, match_likeliest, positions
 from smlm_pb.localization.crowding import Surroundings, surroundings
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
@@ -32,8 +32,6 @@ FloatArray = npt.NDArray[np.float64]
 
 #: Precision is judged of candidates that a table is likely to hold.
 _THRESHOLD = 0.3
-#: By how much less than any difference of probabilities distances count where candidates are matched.
-_DISTANCE_WEIGHT = 1e-4
 #: Scenes of the calibration are neither those of training nor those of validation.
 _SEED_SHIFT = 1_000_003
 
@@ -143,19 +141,12 @@ def _compared(found: Localizations, truth: Localizations) -> tuple[FloatArray, F
     threshold on the probability has to know. With the nearest candidate for each molecule instead, one that hardly
     believes in itself would be called right, and the likely one beside it wrong.
     """
-    near = find_candidates(positions(found), positions(truth), TOLERANCE_PX)
-    chosen = solve(near._replace(distance=_unlikelihood(found, near)), "hungarian")
+    assert truth.info.pixel_size_nm is not None
+    pairs = match_likeliest(found, truth, TOLERANCE_PX * truth.info.pixel_size_nm)
     error = np.full((len(found), 2), np.nan)
-    pred, true = near.pred[chosen], near.truth[chosen]
     for axis, name in enumerate("xy"):
-        error[pred, axis] = found[name][pred] - truth[name][true]
-    missed = np.flatnonzero(np.bincount(true, minlength=len(truth)) == 0)
+        error[pairs.pred, axis] = found[name][pairs.pred] - truth[name][pairs.truth]
+    missed = np.flatnonzero(np.bincount(pairs.truth, minlength=len(truth)) == 0)
     around = find_candidates(positions(truth)[missed], positions(found), MISSED_WITHIN_PX)
     nearest = np.lexsort((around.distance, around.pred))[np.unique(around.pred, return_index=True)[1]]
     return error, np.bincount(around.truth[nearest], minlength=len(found)).astype(np.float64)
-
-
-def _unlikelihood(found: Localizations, near: Candidates) -> FloatArray:
-    """What each pair costs, so that the most pairs at the least cost are those of the likeliest candidates."""
-    cost: FloatArray = 1.0 - found["probability"][near.pred].astype(np.float64)
-    return cost + _DISTANCE_WEIGHT * near.distance
