@@ -2,6 +2,8 @@
 
 import copy
 import json
+import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +17,8 @@ from smlm_pb.cli import main as cli
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.formats import read_table
 from smlm_pb.localization import load_model, localize, pipeline, precision
+from smlm_pb.localization.candidate_finder import CandidateFinder, Unwanted
+from smlm_pb.localization.candidates import list_candidates, select_candidates
 from smlm_pb.localization.pipeline import Plan
 from smlm_pb.localization.precision import PrecisionCheck, check_bfloat16, choose_precision, processor_has_bfloat16
 from smlm_pb.movies import open_movie
@@ -24,6 +28,7 @@ from smlm_pb.networks.inference import FixedWidthNetwork
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")
 
 CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5, "psf_sigma_px": 1.1}
+NEEDS_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 GOOD = PrecisionCheck(1000, 0.7, 0.0005, 0.3, 0.001, 0.01, 0.0)
 
 
@@ -73,6 +78,65 @@ def test_tiles_and_batches_change_nothing(default, kind):
     assert (whole.dx - tiled.dx).abs().max() < 1e-4
     assert (whole.dx[1:] - alone.dx).abs().max() < 1e-4
     assert (whole.logit - tiled.logit).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CARD)])
+@pytest.mark.parametrize("n_candidates", [1, 2, 3])
+@pytest.mark.parametrize("size", [5, 40])
+def test_chosen_pixels_are_read_out_as_all_are(n_candidates, size, device):
+    torch.manual_seed(n_candidates)
+    network = build_network(NetworkSettings(channels=16, blocks=1, n_candidates=n_candidates)).eval().to(device)
+    with torch.no_grad():
+        network.head.weight.mul_(20)
+        network.head.bias.add_(torch.randn_like(network.head.bias))
+    image = torch.poisson(torch.full((2, 1, size, size + 3), 20.0)).to(device)
+    used = FixedWidthNetwork(network, 1.1)
+    with torch.inference_mode():
+        field = used(image, torch.full((2,), 1.1, device=device))
+        logits = field.logit.permute(0, 2, 3, 1)
+        features = used.features(image).permute(0, 2, 3, 1).flatten(0, 2)
+        torch.testing.assert_close(used.logits(features), logits.flatten(0, 2), rtol=1e-5, atol=1e-5)
+        for smallest in (float(logits.median()) + 1e-3, float(logits.max()) + 1.0, -math.inf):
+            item, row, column, number = (logits >= smallest).nonzero(as_tuple=True)
+            pixel, candidate = used.likely(features, smallest)
+            assert torch.equal(pixel, (item * size + row) * (size + 3) + column)
+            assert torch.equal(candidate, number)
+            ours = used.say(features[pixel], candidate)
+            for name, maps, values in zip(field._fields[:-1], field, ours, strict=False):
+                theirs = maps[item, number, row, column]
+                torch.testing.assert_close(values, theirs, rtol=1e-5, atol=1e-5, msg=name)
+            torch.testing.assert_close(ours.background, field.background[item, row, column], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("tile_px", [64, 23])
+def test_frames_may_be_listed_in_any_batches(default, tile_px):
+    image = torch.poisson(torch.full((5, 1, 40, 52), 20.0), generator=torch.Generator().manual_seed(2))
+    image[:, :, 17:20, 30:33] += 100
+    network = FixedWidthNetwork(default.network, 1.1)
+    how = {"tile_px": tile_px, "first_frame": 7, "floor": 0.01}
+    with torch.inference_mode():
+        whole = list_candidates(network, [image], 1.1, **how).rows
+        parted = list_candidates(network, image.split([1, 3, 1]), 1.1, **how).rows
+        all_pixels = select_candidates(network(image, torch.full((5,), 1.1)), first_frame=7, floor=0.01).rows
+    assert set(whole["frame"]) == {7, 8, 9, 10, 11}
+    for rows in (parted, all_pixels):
+        for name in whole.dtype.names:
+            np.testing.assert_allclose(rows[name], whole[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_finder_nobody_waits_for_stops_before_the_next_batch(default):
+    seen, unwanted = [], threading.Event()
+    finder = CandidateFinder(default, psf_sigma_px=1.1, floor=0.05, plan=Plan(8, 2, 64), unwanted=unwanted)
+
+    def features(batch):
+        seen.append(len(batch))
+        unwanted.set()
+        return type(finder._network).features(finder._network, batch)
+
+    finder._network.features = features
+    with pytest.raises(Unwanted):
+        finder(np.full((8, 20, 20), 10.0, np.float32))
+    assert seen == [2]
 
 
 def test_the_shipped_model_passes_the_check(default):
@@ -212,7 +276,7 @@ def test_the_settings_of_the_process_are_as_before(default):
     assert torch.get_num_threads() == before
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CARD
 @pytest.mark.parametrize("kind", ["float32", "bfloat16"])
 def test_a_graphics_card_finds_what_the_processor_finds(default, kind):
     movie = make_movie(60, (48, 48), per_frame=4)[0]

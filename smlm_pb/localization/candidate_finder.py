@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from smlm_pb.population import Population
 
 #: Candidates that are put together at a time: what belongs to them fits in the cache.
-_PORTION_ROWS = 1 << 12
+_PORTION_ROWS = 1 << 14
+#: Larger than what is needed at a time for a block, bytes; the most that glibc learns from is 32 MB.
+_PIECE = 31 << 20
 
 
 class Unwanted(Exception):
@@ -76,6 +78,7 @@ class CandidateFinder:
         self._calibration = ModelCalibration.from_card(model.card)
         self._population = UNKNOWN_POPULATION if population is None else population.values()
         self._photon_scale = np.float32(1.0 if population is None else population.photon_scale)
+        keep_memory()
         with arithmetic(model.device):
             self._network = FixedWidthNetwork(model.network, psf_sigma_px, population=population, precision=precision)
         self._light: LightFinder | None = None
@@ -122,13 +125,24 @@ class CandidateFinder:
         self, electrons: npt.NDArray[np.float32], first_frame: int, start: int, stop: int, context: int
     ) -> Candidates:
         """Whole frames, some at a time."""
-        step, parts = self._plan.batch_frames, []
+        return list_candidates(
+            self._network,
+            self._batches(electrons, start, stop, context),
+            self._psf_sigma_px,
+            tile_px=self._plan.tile_px,
+            first_frame=first_frame + start,
+            floor=min(self._floor, SHARE_FLOOR),
+            excess_noise_factor=self.camera.excess_noise_factor,
+        )
+
+    def _batches(
+        self, electrons: npt.NDArray[np.float32], start: int, stop: int, context: int
+    ) -> Iterator[torch.Tensor]:
+        step = self._plan.batch_frames
         for one in range(start, stop, step):
             if self._unwanted is not None and self._unwanted.is_set():
                 raise Unwanted
-            frames = with_neighbours(electrons, one, min(one + step, stop), context)
-            parts.append(self._of_whole_frames(self._on_device(frames), first_frame + one))
-        return join_candidates(parts)
+            yield self._on_device(with_neighbours(electrons, one, min(one + step, stop), context))
 
     def _by_places(
         self,
@@ -164,19 +178,6 @@ class CandidateFinder:
             excess_noise_factor=self.camera.excess_noise_factor,
         )
 
-    def _of_whole_frames(self, batch: torch.Tensor, first_frame: int) -> Candidates:
-        import torch
-
-        return list_candidates(
-            self._network,
-            batch,
-            torch.full((len(batch),), self._psf_sigma_px, device=self.device),
-            tile_px=self._plan.tile_px,
-            first_frame=first_frame,
-            floor=min(self._floor, SHARE_FLOOR),
-            excess_noise_factor=self.camera.excess_noise_factor,
-        )
-
     def _finish(self, rows: npt.NDArray[Any], electrons: npt.NDArray[np.float32], first_frame: int) -> Candidates:
         """One candidate per molecule of some whole frames, without those that are not significant."""
         found = _one_per_molecule(
@@ -194,6 +195,15 @@ class CandidateFinder:
             found.rows, electrons, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self.camera
         )
         return found._replace(rows=found.rows[significance >= self._least_significance])
+
+
+def keep_memory() -> None:
+    """Have the C library keep freed memory for the next block.
+
+    glibc returns what is free to the system, which hands it out again page by page, as long as it has not seen a piece
+    as large come and go. This one is never touched.
+    """
+    np.empty(_PIECE, np.uint8)
 
 
 def with_neighbours(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -73,15 +73,14 @@ def select_candidates(
     listed = field.logit.permute(0, 2, 3, 1) >= _smallest_logit(floor)
     item, row, column, candidate = listed.nonzero(as_tuple=True)
     values = PointField._make([*(m[item, candidate, row, column] for m in field[:-1]), field[-1][item, row, column]])
-    return _collect(
-        _Chosen(item, row, column, values), (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor
-    )
+    place = (item * height + row) * width + column
+    return _collect(place, values, (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor)
 
 
 def list_candidates(
     network: FixedWidthNetwork,
-    electrons: Tensor,
-    psf_sigma_px: Tensor,
+    batches: Iterable[Tensor],
+    psf_sigma_px: float,
     *,
     tile_px: int,
     first_frame: int,
@@ -94,9 +93,9 @@ def list_candidates(
     ----------
     network : FixedWidthNetwork
         The network.
-    electrons : Tensor (batch, 1, height, width)
-        Consecutive frames, photo-electrons.
-    psf_sigma_px : Tensor (batch,)
+    batches : iterable of Tensor (batch, 1, height, width)
+        Consecutive frames, photo-electrons, some at a time.
+    psf_sigma_px : float
         PSF width, px.
     tile_px : int
         Larger frames are cut into tiles of this side, px.
@@ -108,21 +107,46 @@ def list_candidates(
     Candidates
         As :func:`select_candidates` of the whole prediction, up to rounding.
     """
-    from smlm_pb.networks.tiling import predict_tiled, tiles_of
+    from smlm_pb.networks.tiling import tiles_of
 
     if not network.is_lazy:
-        field = predict_tiled(network, electrons, psf_sigma_px, tile_px=tile_px)
-        return select_candidates(field, first_frame=first_frame, floor=floor, excess_noise_factor=excess_noise_factor)
-    height, width = electrons.shape[-2:]
+        return _list_all(network, batches, psf_sigma_px, tile_px, first_frame, floor, excess_noise_factor)
+    parts: list[_Likely] = []
+    frames, shape, tiles = 0, (0, 0), 0
+    for electrons in batches:
+        shape, tiles = (electrons.shape[-2], electrons.shape[-1]), 0
+        for tile in tiles_of(*shape, tile_px, network.radius):
+            maps = network.features(electrons[tile.region])[tile.keep].permute(0, 2, 3, 1)
+            features = maps.flatten(0, 2)
+            pixel, candidate = network.likely(features, _smallest_logit(floor))
+            place = _in_frame(pixel, maps.shape[1:3], (tile.top, tile.left), shape) + frames * shape[0] * shape[1]
+            parts.append(_Likely(place, candidate, features.index_select(0, pixel)))
+            tiles += 1
+        frames += len(electrons)
+    return _read_out(network, parts, shape, first_frame, floor, excess_noise_factor, in_order=tiles < 2)
+
+
+def _list_all(
+    network: FixedWidthNetwork,
+    batches: Iterable[Tensor],
+    psf_sigma_px: float,
+    tile_px: int,
+    first_frame: int,
+    floor: float,
+    excess_noise_factor: float,
+) -> Candidates:
+    """The same with a network that says something of all pixels or of none."""
+    from smlm_pb.networks.tiling import predict_tiled
+
     parts = []
-    for tile in tiles_of(height, width, tile_px, network.radius):
-        features = network.features(electrons[tile.region])[tile.keep].permute(0, 2, 3, 1)
-        logits = network.logits(features)
-        item, row, column, candidate = (logits >= _smallest_logit(floor)).nonzero(as_tuple=True)
-        values = network.read(features[item, row, column], candidate)
-        parts.append(_Chosen(item, row + tile.top, column + tile.left, values))
-    chosen = parts[0] if len(parts) == 1 else _in_order(parts, height, width)
-    return _collect(chosen, (height, width), first_frame, floor, excess_noise_factor=excess_noise_factor)
+    for electrons in batches:
+        width = electrons.new_full((len(electrons),), psf_sigma_px)
+        field = predict_tiled(network, electrons, width, tile_px=tile_px)
+        parts.append(
+            select_candidates(field, first_frame=first_frame, floor=floor, excess_noise_factor=excess_noise_factor)
+        )
+        first_frame += len(electrons)
+    return join_candidates(parts)
 
 
 def list_candidates_at(
@@ -172,21 +196,54 @@ def list_candidates_at(
             listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + _CROPS]
             number, down, right, candidate = listed.nonzero(as_tuple=True)
             frame, row, column = (torch.from_numpy(index).to(number.device)[number] for index in some.indices)
-            values = network.read(features[number, down, right], candidate)
-            parts.append(_Chosen(frame, row + down - reach, column + right - reach, values))
+            row, column = row + down - reach, column + right - reach
+            place = (frame * shape[1] + row) * shape[2] + column
+            parts.append(_Likely(place, candidate, features[number, down, right]))
+    return _read_out(network, parts, shape[1:], first_frame, floor, excess_noise_factor, in_order=False)
+
+
+class _Likely(NamedTuple):
+    """Some candidates (m,) that are likely enough to be read out, on the device of the network."""
+
+    #: Their pixels, counted row by row, frame after frame.
+    place: Tensor
+    #: Their numbers within the pixel.
+    candidate: Tensor
+    #: What the last layer sees of their pixels (m, channels).
+    features: Tensor
+
+
+def _in_frame(pixel: Tensor, shape: Sequence[int], corner: tuple[int, int], frame_shape: tuple[int, int]) -> Tensor:
+    """Places in frames of pixels that are counted in a tile of these frames."""
+    if tuple(shape) == frame_shape:
+        return pixel
+    row = pixel.div(shape[1], rounding_mode="floor")  # in all tiles together
+    item = row.div(shape[0], rounding_mode="floor")
+    column = pixel - row * shape[1] + corner[1]
+    return (row + item * (frame_shape[0] - shape[0]) + corner[0]) * frame_shape[1] + column
+
+
+def _read_out(
+    network: FixedWidthNetwork,
+    parts: list[_Likely],
+    shape: tuple[int, int],
+    first_frame: int,
+    floor: float,
+    excess_noise_factor: float,
+    *,
+    in_order: bool,
+) -> Candidates:
+    """Rows of what parts of the frames hold; candidates of one pixel stay in their order."""
+    import torch
+
     if not parts:
         return join_candidates([])
-    chosen = _in_order(parts, *shape[1:])
-    return _collect(chosen, shape[1:], first_frame, floor, excess_noise_factor=excess_noise_factor)
-
-
-class _Chosen(NamedTuple):
-    """Some candidates (m,) of a batch, on the device of the network."""
-
-    item: Tensor
-    row: Tensor
-    column: Tensor
-    values: PointField
+    found = _Likely(*(torch.cat(one) for one in zip(*parts, strict=True)))
+    if not in_order:
+        order = torch.argsort(found.place, stable=True)
+        found = _Likely(*(one[order] for one in found))
+    field = network.say(found.features, found.candidate)
+    return _collect(found.place, field, shape, first_frame, floor, excess_noise_factor=excess_noise_factor)
 
 
 def _smallest_logit(floor: float) -> float:
@@ -195,45 +252,39 @@ def _smallest_logit(floor: float) -> float:
     return math.log(smallest / (1 - smallest)) - 1e-3 if smallest > 0 else -math.inf
 
 
-def _in_order(parts: list[_Chosen], height: int, width: int) -> _Chosen:
-    """Join what tiles hold, ordered by frame, row and column; candidates of one pixel stay in their order."""
-    import torch
-
-    from smlm_pb.networks import PointField
-
-    item, row, column = (torch.cat([getattr(part, name) for part in parts]) for name in ("item", "row", "column"))
-    values = PointField(*(torch.cat(maps) for maps in zip(*(part.values for part in parts), strict=True)))
-    order = torch.argsort((item * height + row) * width + column, stable=True)
-    return _Chosen(item[order], row[order], column[order], PointField(*(m[order] for m in values)))
-
-
 def _collect(
-    chosen: _Chosen, shape: tuple[int, int], first_frame: int, floor: float, *, excess_noise_factor: float
+    place: Tensor,
+    chosen: PointField,
+    shape: tuple[int, int],
+    first_frame: int,
+    floor: float,
+    *,
+    excess_noise_factor: float,
 ) -> Candidates:
-    """Rows of the candidates that are listed; everything leaves the device in one piece."""
+    """Rows of the candidates (m,) that are listed; everything leaves the device in two pieces."""
     import torch
 
-    item, row, column, at = chosen
     height, width = shape
-    probability = torch.sigmoid(at.logit)
-    x, y = column + at.dx, row + at.dy
-    inside = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
     values = {
-        "x": x,
-        "y": y,
-        "photons": at.log_photons.clamp(max=_MOST_LOG_PHOTONS).exp() * excess_noise_factor,
-        "background": at.background * excess_noise_factor,
-        "sigma_x": at.log_sigma_x.exp(),
-        "sigma_y": at.log_sigma_y.exp(),
-        "probability": probability,
+        "x": chosen.dx,
+        "y": chosen.dy,
+        "photons": chosen.log_photons.clamp(max=_MOST_LOG_PHOTONS).exp() * excess_noise_factor,
+        "background": chosen.background * excess_noise_factor,
+        "sigma_x": chosen.log_sigma_x.exp(),
+        "sigma_y": chosen.log_sigma_y.exp(),
+        "probability": torch.sigmoid(chosen.logit),
     }
-    # Batches are far smaller than 2²⁴ frames: their numbers are exact in float32.
-    table = torch.stack((item.to(probability.dtype), inside.to(probability.dtype), *values.values())).cpu().numpy()
-    columns = dict(zip(values, table[2:], strict=True))
+    columns = dict(zip(values, torch.stack(tuple(values.values())).cpu().numpy(), strict=True))
+    line, column = np.divmod(place.cpu().numpy(), width)
+    item, row = np.divmod(line, height)
+    columns["x"] += column.astype(np.float32)
+    columns["y"] += row.astype(np.float32)
+    inside = (columns["x"] >= -0.5) & (columns["x"] < width - 0.5)
+    inside &= (columns["y"] >= -0.5) & (columns["y"] < height - 0.5)
     above = columns["probability"] >= np.float32(floor)
-    kept = np.flatnonzero(above & (table[1] > 0))
+    kept = np.flatnonzero(above & inside)
     rows = np.empty(len(kept), CANDIDATE_DTYPE)
-    rows["frame"] = table[0].take(kept).astype(np.int64) + first_frame
+    rows["frame"] = item.take(kept) + first_frame
     for name, column_values in columns.items():
         rows[name] = column_values.take(kept)
     unlisted = columns["probability"][~above & (columns["probability"] >= np.float32(_NEGLIGIBLE))]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import overload
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -17,6 +20,10 @@ from smlm_pb.networks.offset_regression import OffsetRegressionNetwork
 from smlm_pb.population import Population
 
 _BFLOAT16 = "bfloat16"
+#: Numbers that the last layer says of a candidate; the background, which is that of its pixel, is the last.
+_NUMBERS = len(PointField._fields)
+#: Rows of narrow matrices that are multiplied at a time, and that are put into one line to be added to or compared.
+_ROWS, _LINE = 1 << 14, 64
 
 
 class FixedWidthNetwork:
@@ -73,6 +80,11 @@ class FixedWidthNetwork:
         return one_by_one and self._blocks is not None
 
     @property
+    def n_candidates(self) -> int:
+        """Candidates per pixel."""
+        return self._regression().n_candidates
+
+    @property
     def layer_radii(self) -> list[int]:
         """For every convolution of the blocks, how far its results reach beyond the pixels that are asked for, px."""
         radii, after = [], 0
@@ -122,26 +134,98 @@ class FixedWidthNetwork:
 
     def logits(self, features: Tensor) -> Tensor:
         """Existence logits ``(..., n)`` of the candidates of pixels with features ``(..., channels)``."""
-        network, weight, bias = self._head()
-        n = network.n_candidates
-        return functional.linear(features, weight[:n], bias[:n])
+        return _linear(features.flatten(0, -2), *self._existence).view(*features.shape[:-1], self.n_candidates)
 
-    def read(self, features: Tensor, candidate: Tensor) -> PointField:
-        """Chosen candidates, by their pixels' features ``(m, channels)`` and their numbers within the pixel ``(m,)``.
+    def likely(self, features: Tensor, smallest: float) -> tuple[Tensor, Tensor]:
+        """Candidates whose existence logit is not smaller, in order.
 
-        Nine of ten pixels hold nothing, and what the head says of those need not be computed.
+        Parameters
+        ----------
+        features : Tensor (pixels, channels)
+            Features of pixels.
+        smallest : float
+            Smallest :meth:`logits` that is listed.
+
+        Returns
+        -------
+        (Tensor (m,), Tensor (m,)) of int64
+            The pixel of each, and its number within the pixel.
         """
-        network, weight, bias = self._head()
-        raw = functional.linear(features, weight, bias)
-        maps = torch.unflatten(raw[:, :-1], 1, (-1, network.n_candidates))
-        own = maps.gather(2, candidate[:, None, None].expand(-1, maps.shape[1], 1))[:, :, 0]
-        return network.interpret(own.unbind(1), raw[:, -1])
+        weight, bias = self._existence
+        if features.device.type == "cpu":
+            # Lines of a few numbers would take longer to begin than to compare.
+            lines = _product(features, weight).reshape(-1, _LINE * len(bias))
+            above = lines >= np.tile(np.float32(smallest) - bias.numpy(), _LINE)
+            listed = torch.from_numpy(np.flatnonzero(above.reshape(-1)[: len(features) * len(bias)]))
+        else:
+            listed = (self.logits(features) >= smallest).flatten().nonzero()[:, 0]
+        pixel = listed.div(len(bias), rounding_mode="floor")
+        return pixel, listed - pixel * len(bias)
 
-    def _head(self) -> tuple[OffsetRegressionNetwork, Tensor, Tensor]:
-        network = self._network
-        assert isinstance(network, OffsetRegressionNetwork)
-        assert network.head.bias is not None
-        return network, network.head.weight[:, :, 0, 0], network.head.bias
+    def say(self, features: Tensor, candidate: Tensor) -> PointField:
+        """What the last layer says of chosen candidates (m,).
+
+        Nine of ten pixels hold nothing, and what would be said of those need not be computed.
+
+        Parameters
+        ----------
+        features : Tensor (m, channels)
+            Features of their pixels.
+        candidate : Tensor (m,)
+            Number of each within its pixel.
+        """
+        said = _linear(features, *self._candidates).view(-1, _NUMBERS)
+        own = said.index_select(0, torch.arange(0, len(said), self.n_candidates, device=said.device) + candidate)
+        *maps, background = torch.stack(own.unbind(1))
+        return self._regression().interpret(maps, background)
+
+    @cached_property
+    def _existence(self) -> tuple[Tensor, Tensor]:
+        """Weights and shifts of the logits of all candidates of a pixel."""
+        return self._outputs(torch.arange(self.n_candidates))
+
+    @cached_property
+    def _candidates(self) -> tuple[Tensor, Tensor]:
+        """Weights and shifts of all numbers, those that belong to one candidate, the background too, in a row."""
+        n = self.n_candidates
+        order = torch.arange(n)[:, None] + torch.arange(0, n * _NUMBERS, n)
+        order[:, -1] = n * (_NUMBERS - 1)
+        return self._outputs(order.flatten())
+
+    def _outputs(self, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        head = self._regression().head
+        assert head.bias is not None
+        chosen = chosen.to(head.weight.device)
+        return head.weight.detach()[chosen, :, 0, 0], head.bias.detach()[chosen]
+
+    def _regression(self) -> OffsetRegressionNetwork:
+        assert isinstance(self._network, OffsetRegressionNetwork)
+        return self._network
+
+
+def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Features ``(m, channels)`` times a few weights ``(k, channels)``: ``(m, k)``."""
+    if features.device.type != "cpu":
+        return functional.linear(features, weight, bias)
+    product = _product(features, weight)
+    lines = product.reshape(-1, _LINE * len(bias))
+    lines += np.tile(bias.numpy(), _LINE)
+    return torch.from_numpy(product[: len(features)])
+
+
+def _product(features: Tensor, weight: Tensor) -> npt.NDArray[np.float32]:
+    """The same without shifts, by numpy, which is five times as fast as torch with matrices as narrow as these.
+
+    Zeros follow, up to a multiple of :data:`_LINE`.
+    """
+    values, columns = features.numpy(), weight.numpy().T
+    product = np.empty((-(-len(values) // _LINE) * _LINE, len(weight)), np.float32)
+    product[len(values) :] = 0
+    # As long as they are short, numpy multiplies in this thread alone: the other processors have work.
+    for start in range(0, len(values), _ROWS):
+        part = slice(start, min(start + _ROWS, len(values)))
+        np.matmul(values[part], columns, out=product[part])
+    return product
 
 
 class _FoldedBlock:
