@@ -211,6 +211,19 @@ def test_auto_is_never_worse_than_the_network(density_per_px2):
     assert np.sqrt(np.mean(after[taken] ** 2)) < 0.95 * np.sqrt(np.mean(before[taken] ** 2))
 
 
+@pytest.mark.parametrize(("photons", "believed"), [(800.0, 0), (10_000.0, 1)])
+def test_what_the_network_suspects_of_a_lone_spot_counts_only_where_its_shape_cannot_tell(photons, believed):
+    """Every tenth molecule is stated with twice the σ of the others, though nothing is wrong with it."""
+    rng = np.random.default_rng(4)
+    electrons, frame, x, y = isolated(rng, 300, photons=photons)
+    bound = float(crlb(photons, 20.0, SIGMA).sigma_x)
+    stated = np.where(frame % 10 == 0, 4.0, 2.0) * bound
+    found = table(frame, x, y, photons, 20.0, stated, n_frames=300, shape=(15, 15))
+    flag = refine(found, electrons, psf_sigma_px=SIGMA, mode="auto")["refinement"]
+    assert np.median(flag[frame % 10 != 0]) == 1
+    assert np.median(flag[frame % 10 == 0]) == believed
+
+
 def test_the_order_of_rows_and_the_cut_into_blocks_do_not_matter():
     rng = np.random.default_rng(15)
     electrons, truth = crowded(rng, 0.015, n_frames=4)

@@ -43,6 +43,9 @@ class AutoRule:
         Largest distance from the network's position along an axis, in standard deviations of what is usual.
     suspicion : float
         Largest ratio of the standard deviation the network states to the one it usually states at this bound.
+    telling : float
+        Photons over their error from which on a neighbour hidden in a lone spot shows in its shape: suspicion does not
+        count there.
     photons_over_error : float
         Smallest ratio of photons to their error.
     width_error : float
@@ -53,6 +56,7 @@ class AutoRule:
     misshape: float = 9.0
     disagreement: float = 8.0
     suspicion: float = 1.3
+    telling: float = 60.0
     photons_over_error: float = 4.0
     width_error: float = 0.04
 
@@ -238,11 +242,13 @@ def _doubtful(
     reference: Reference,
     rule: AutoRule,
 ) -> npt.NDArray[np.bool_]:
+    telling = (fits.crowd_size == 1) & (fits["photons"] >= rule.telling * fits["sigma_photons"])
+    suspicious = _mean_sigma(network) > rule.suspicion * reference.usual_sigma(_bound(fits))
     doubtful: npt.NDArray[np.bool_] = (
         (fits["chi2_excess"] > rule.chi2_excess)
         | (fits["misshape"] > rule.misshape)
         | (fits["photons"] < rule.photons_over_error * fits["sigma_photons"])
-        | (_mean_sigma(network) > rule.suspicion * reference.usual_sigma(_bound(fits)))
+        | (suspicious & ~telling)
     )
     for axis in "xy":
         stated = network[f"sigma_{axis}"]
