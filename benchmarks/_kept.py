@@ -42,7 +42,7 @@ def _path(benchmark: str, part: str) -> Path:
 
 @cache
 def origin(*models: str) -> str:
-    """Eight digits that change with what the simulator draws for a seed, and with the weights of shipped models.
+    """Eight digits that change with what the simulator draws for a seed, and with weights and calibration of models.
 
     Parts of different origin are not comparable, and never stand in one table.
 
@@ -65,5 +65,7 @@ def origin(*models: str) -> str:
     movie, _ = simulate(density_sweep(1.0, frames=4, size_px=16), seed=0)
     digest.update(movie.tobytes())
     for model in models:
-        digest.update(load_model(model, "cpu").card.weights_sha256.encode())
+        card = load_model(model, "cpu").card
+        digest.update(card.weights_sha256.encode())
+        digest.update(json.dumps([card.sigma_calibration, card.statement_calibration]).encode())
     return digest.hexdigest()[:8]
