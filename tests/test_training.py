@@ -729,6 +729,23 @@ def test_a_run_that_starts_from_a_model_may_reach_further(tmp_path, finished):
     assert torch.allclose(one.logit, two.logit, atol=1e-3)
 
 
+def test_a_run_that_starts_from_a_model_may_be_deeper(tmp_path, finished):
+    """Blocks that are new do nothing at first."""
+    start = finished[1].model_folder
+    before = load_model(start, "cpu").network
+    network = {**tiny().network.model_dump(), "blocks": tiny().network.blocks + 1}
+    result = run(tmp_path / "deeper", tiny(steps=1, learning_rate=1e-9, start_from=str(start), network=network))
+    after = load_model(result.model_folder, "cpu").network
+    assert sum(1 for _ in after.parameters()) > sum(1 for _ in before.parameters())
+    image, width = torch.rand(1, 1, 16, 16) * 100, torch.full((1,), 1.2)
+    with torch.no_grad():
+        one, two = before(image, width), after(image, width)
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(one, two, strict=True))
+    shallower = {**network, "blocks": tiny().network.blocks}
+    with pytest.raises(ConfigurationError, match=r"start_from .* copy these values"):
+        run(tmp_path / "shallower", tiny(start_from=str(result.model_folder), network=shallower))
+
+
 def test_a_run_can_start_from_a_model(tmp_path, finished):
     start = finished[1].model_folder
     second = tiny(name="second", steps=1, learning_rate=1e-9, start_from=str(start))
