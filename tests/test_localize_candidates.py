@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smlm_pb.errors import ConfigurationError
-from smlm_pb.localization.candidates import as_columns, join_candidates, select_candidates
+from smlm_pb.localization.candidates import Candidates, as_columns, join_candidates, select_candidates
 from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.summary import MedianOfMany
 from smlm_pb.localization.threshold import BINS, LOWEST_AUTOMATIC, ProbabilityHistogram, check_threshold
@@ -112,6 +112,17 @@ def test_nothing_found_gives_empty_columns_of_the_right_types():
     assert len(join_candidates([]).rows) == 0
 
 
+def test_rows_are_joined_in_order_and_unchanged():
+    field = empty_field()
+    put(field, 0, 0, 3, 4, p=0.8)
+    put(field, 1, 1, 2, 2, p=0.6)
+    parts = [select_candidates(field, first_frame=frame) for frame in (0, 4)]
+    joined = join_candidates([*parts, Candidates(parts[0].rows[:0], 0.5)])
+    np.testing.assert_array_equal(joined.rows, np.concatenate([part.rows for part in parts]))
+    assert list(joined.rows["frame"]) == [0, 1, 4, 5]
+    assert joined.mass_below_floor == pytest.approx(0.5)
+
+
 # -- threshold ---------------------------------------------------------------------------------------------
 
 
@@ -180,9 +191,11 @@ def test_calibrated_probabilities_keep_their_promise():
 def test_what_is_counted_at_a_threshold_is_what_is_kept():
     rng = np.random.default_rng(3)
     p = rng.random(5000).astype(np.float32)
-    p[:BINS] = (np.arange(BINS) / BINS).astype(np.float32)  # exactly on the steps
+    steps = (np.arange(BINS + 1) / BINS).astype(np.float32)  # exactly on the steps, and beside them
+    beside = [np.nextafter(steps, np.float32(side)).clip(0, 1) for side in (-1, 2)]
+    p = np.concatenate((p, steps, *beside))
     histogram = histogram_of(p)
-    for k in (0, 50, 333, 500, 999, 1000):
+    for k in range(BINS + 1):
         assert histogram.at(k / BINS).molecules == (p >= np.float32(k / BINS)).sum()
 
 

@@ -194,7 +194,7 @@ class CandidateFinder:
         significance = lone_significance(
             found.rows, electrons, first_frame=first_frame, psf_sigma_px=self._psf_sigma_px, camera=self.camera
         )
-        return found._replace(rows=found.rows[significance >= self._least_significance])
+        return found._replace(rows=found.rows.take(np.flatnonzero(significance >= self._least_significance)))
 
 
 def keep_memory() -> None:
@@ -270,7 +270,7 @@ def _one_per_molecule(
         missed = calibrated.missed
     above = rows["probability"] >= np.float32(floor)
     unlisted = missed + float(rows["probability"][~above].sum(dtype=np.float64))
-    return Candidates(rows[above], listed.mass_below_floor + unlisted)
+    return Candidates(rows.take(np.flatnonzero(above)), listed.mass_below_floor + unlisted)
 
 
 def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:

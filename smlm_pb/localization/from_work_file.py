@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from smlm_pb.localization.candidates import join_rows
 from smlm_pb.localization.job import Job, at_or_above, choose_threshold
 from smlm_pb.localization.range_check import check_range
 from smlm_pb.localization.refining import Refining
@@ -75,12 +76,12 @@ def _kept_rows(work: WorkFile, expectation: Expectation) -> Iterator[npt.NDArray
     waiting: list[npt.NDArray[Any]] = []
     for block in work.blocks():
         rows = block.candidates.rows
-        waiting.append(rows[at_or_above(rows["probability"], expectation.threshold)])
+        waiting.append(rows.take(np.flatnonzero(at_or_above(rows["probability"], expectation.threshold))))
         if sum(map(len, waiting)) >= _WRITE_ROWS:
-            yield np.concatenate(waiting)
+            yield join_rows(waiting)
             waiting.clear()
     if waiting:
-        yield np.concatenate(waiting)
+        yield join_rows(waiting)
 
 
 def _conclude(job: Job, expectation: Expectation, summary: Summary) -> tuple[dict[str, Any], list[str]]:

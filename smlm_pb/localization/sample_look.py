@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.localization.candidates import join_rows
+
 if TYPE_CHECKING:
     from smlm_pb.camera import Camera
     from smlm_pb.localization.model import Model
@@ -77,6 +79,6 @@ def look_at(
 
     try:
         with ThreadPoolExecutor(several) as pool:
-            return np.concatenate(list(pool.map(part, range(0, len(electrons), step))))
+            return join_rows(list(pool.map(part, range(0, len(electrons), step))))
     finally:
         torch.set_num_threads(threads)

@@ -103,11 +103,12 @@ def lone_significance(
     half = _half_window(psf_sigma_px)
     result = np.full(len(rows), np.inf)
     likely = np.flatnonzero(rows["probability"] >= _JUDGED_FROM)
-    asked, bright = rows[likely], _bright(rows[likely], psf_sigma_px, camera)
+    asked = rows.take(likely)  # far quicker than an index, with structured arrays
+    bright = _bright(asked, psf_sigma_px, camera)
     judged = likely[~_has_neighbour(asked, bright, _reach(psf_sigma_px))]
     if len(judged) == 0:
         return result
-    chosen = rows[judged]
+    chosen = rows.take(judged)
     cut = cut_windows(chosen, electrons, half, first_frame=first_frame)
     x, y = chosen["x"].astype(np.float64), chosen["y"].astype(np.float64)
     shape = spots(x, y, cut.rows_at, cut.columns_at, psf_sigma_px)
@@ -234,7 +235,8 @@ def _has_neighbour(rows: npt.NDArray[Any], bright: npt.NDArray[np.bool_], reach_
     cell = _cells(rows, reach_px / math.sqrt(2))
     has: npt.NDArray[np.bool_] = np.bincount(cell[bright], minlength=int(cell.max()) + 1)[cell] > bright
     open_ones = np.flatnonzero(~has)
-    has[open_ones] = count_within(rows[open_ones], rows[bright], reach_px) > bright[open_ones]
+    bright_ones = rows.take(np.flatnonzero(bright))
+    has[open_ones] = count_within(rows.take(open_ones), bright_ones, reach_px) > bright[open_ones]
     return has
 
 
@@ -242,8 +244,8 @@ def _cells(rows: npt.NDArray[Any], side_px: float) -> npt.NDArray[np.int64]:
     """Number of the square cell that each candidate lies in, frame by frame."""
     column, line = (np.floor((rows[a] - rows[a].min()) / side_px).astype(np.int64) for a in "xy")
     frame = rows["frame"].astype(np.int64)
-    cell = ((frame - frame.min()) * (line.max() + 1) + line) * (column.max() + 1) + column
-    return np.unique(cell, return_inverse=True)[1]
+    cell: npt.NDArray[np.int64] = ((frame - frame.min()) * (line.max() + 1) + line) * (column.max() + 1) + column
+    return cell
 
 
 def _amplitude_over_noise(

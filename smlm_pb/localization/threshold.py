@@ -76,7 +76,7 @@ class ProbabilityHistogram:
             Summed probability of those below.
         """
         # In float32, as the selection compares: a probability counts at a threshold exactly if it is kept there.
-        index = np.searchsorted(_EDGES, probability.astype(np.float32), side="right") - 1
+        index = _step(probability.astype(np.float32))
         self.count += np.bincount(index, minlength=BINS + 1)
         self.mass += np.bincount(index, weights=probability.astype(np.float64), minlength=BINS + 1)
         self.mass_below_floor += mass_below_floor
@@ -139,6 +139,15 @@ class ProbabilityHistogram:
 
 #: Lower edges of the steps, as the float32 that k/BINS rounds to; the last one holds certainty alone.
 _EDGES: npt.NDArray[np.float32] = (np.arange(BINS + 1) / BINS).astype(np.float32)
+_ENDS: npt.NDArray[np.float32] = np.append(_EDGES[1:], np.float32(np.inf))
+
+
+def _step(probability: npt.NDArray[np.float32]) -> npt.NDArray[np.intp]:
+    """Number of the step that holds each probability."""
+    step = (probability * BINS).astype(np.intp)  # wrong by one at most, near the edges
+    step -= probability < _EDGES.take(step)
+    step += probability >= _ENDS.take(step)
+    return step
 
 
 def check_threshold(threshold: float | str) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smlm_pb.errors import Cancelled
-from smlm_pb.localization.candidates import CANDIDATE_DTYPE, DEFAULT_FLOOR, as_columns
+from smlm_pb.localization.candidates import DEFAULT_FLOOR, as_columns, join_rows
 from smlm_pb.localization.classes import has_classes
 from smlm_pb.localization.job import (
     Job,
@@ -170,7 +170,7 @@ def _collect(
 ) -> Localizations:
     """Gather all candidates, choose the threshold, select."""
     histogram = ProbabilityHistogram()
-    parts: list[npt.NDArray[Any]] = [np.empty(0, CANDIDATE_DTYPE)]
+    parts: list[npt.NDArray[Any]] = []
     start, stop = job.conditions.frames
     done = 0
     with job.find_candidates((start, stop)) as blocks:
@@ -221,8 +221,8 @@ def _select(
     refine: bool = True,
 ) -> Localizations:
     expectation = choose_threshold(job.settings, histogram)
-    rows = np.concatenate(parts)
-    rows = rows[at_or_above(rows["probability"], expectation.threshold)]
+    rows = join_rows(parts)
+    rows = rows.take(np.flatnonzero(at_or_above(rows["probability"], expectation.threshold)))
     builder = SummaryBuilder(n_frames, job.movie.height * job.movie.width)
     table, refinement = Localizations(as_columns(rows), job.info), {"mode": "off"}
     if refine and (job.settings.refine != "off" or has_classes(job)):
