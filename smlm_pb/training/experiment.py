@@ -115,8 +115,8 @@ class Experiment(_Section):
     network: NetworkSettings = Field(default_factory=lambda: NetworkSettings())
     start_from: str | None = Field(
         None,
-        description="shipped model or model folder whose weights the run starts from; same network settings, but `blocks` "
-        "may be more, `reach_px` another, and `told` more",
+        description="shipped model or model folder whose weights the run starts from; same network settings, but "
+        "`blocks` may be more, `reach_px` another, and `told` more",
     )
     scenes: dict[str, Any] = Field(default_factory=dict, description="range of experiments that scenes are drawn from")
     classes: tuple[ClassSettings, ...] = Field(
