@@ -31,6 +31,7 @@ LAYERS = (
         "formats",
         "localizations",
         "movies",
+        "narrow_product",
         "population",
         "psf",
     },

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from smlm_pb.narrow_product import narrow_product
 from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
 from smlm_pb.networks.build import PointNetwork
 from smlm_pb.networks.condition import condition_of
@@ -22,8 +23,8 @@ from smlm_pb.population import Population
 _BFLOAT16 = "bfloat16"
 #: Numbers that the last layer says of a candidate; the background, which is that of its pixel, is the last.
 _NUMBERS = len(PointField._fields)
-#: Rows of narrow matrices that are multiplied at a time, and that are put into one line to be added to or compared.
-_ROWS, _LINE = 1 << 14, 64
+#: Rows of narrow matrices that are put into one line, to be added to or compared.
+_LINE = 64
 
 
 class FixedWidthNetwork:
@@ -153,9 +154,7 @@ class FixedWidthNetwork:
         """
         weight, bias = self._existence
         if features.device.type == "cpu":
-            # Lines of a few numbers would take longer to begin than to compare.
-            lines = _product(features, weight).reshape(-1, _LINE * len(bias))
-            above = lines >= np.tile(np.float32(smallest) - bias.numpy(), _LINE)
+            above = _lines(features, weight) >= np.tile(np.float32(smallest) - bias.numpy(), _LINE)
             listed = torch.from_numpy(np.flatnonzero(above.reshape(-1)[: len(features) * len(bias)]))
         else:
             listed = (self.logits(features) >= smallest).flatten().nonzero()[:, 0]
@@ -196,7 +195,7 @@ class FixedWidthNetwork:
         head = self._regression().head
         assert head.bias is not None
         chosen = chosen.to(head.weight.device)
-        return head.weight.detach()[chosen, :, 0, 0], head.bias.detach()[chosen]
+        return head.weight.detach()[chosen, :, 0, 0].t().contiguous(), head.bias.detach()[chosen]
 
     def _regression(self) -> OffsetRegressionNetwork:
         assert isinstance(self._network, OffsetRegressionNetwork)
@@ -204,28 +203,21 @@ class FixedWidthNetwork:
 
 
 def _linear(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Features ``(m, channels)`` times a few weights ``(k, channels)``: ``(m, k)``."""
+    """Features ``(m, channels)`` times a few weights ``(channels, k)``: ``(m, k)``."""
     if features.device.type != "cpu":
-        return functional.linear(features, weight, bias)
-    product = _product(features, weight)
-    lines = product.reshape(-1, _LINE * len(bias))
-    lines += np.tile(bias.numpy(), _LINE)
-    return torch.from_numpy(product[: len(features)])
+        return functional.linear(features, weight.t(), bias)
+    product = _lines(features, weight)
+    product += np.tile(bias.numpy(), _LINE)
+    return torch.from_numpy(product.reshape(-1, len(bias))[: len(features)])
 
 
-def _product(features: Tensor, weight: Tensor) -> npt.NDArray[np.float32]:
-    """The same without shifts, by numpy, which is five times as fast as torch with matrices as narrow as these.
+def _lines(features: Tensor, weight: Tensor) -> npt.NDArray[np.float32]:
+    """The same without shifts, many rows in a line, the last one filled up; rows of a few numbers are slow to work on.
 
-    Zeros follow, up to a multiple of :data:`_LINE`.
+    By numpy, which is five times as fast as torch with matrices as narrow as these.
     """
-    values, columns = features.numpy(), weight.numpy().T
-    product = np.empty((-(-len(values) // _LINE) * _LINE, len(weight)), np.float32)
-    product[len(values) :] = 0
-    # As long as they are short, numpy multiplies in this thread alone: the other processors have work.
-    for start in range(0, len(values), _ROWS):
-        part = slice(start, min(start + _ROWS, len(values)))
-        np.matmul(values[part], columns, out=product[part])
-    return product
+    rows = -(-len(features) // _LINE) * _LINE
+    return narrow_product(features.numpy(), weight.numpy(), rows).reshape(-1, _LINE * weight.shape[1])
 
 
 class _FoldedBlock:
