@@ -98,7 +98,7 @@ def _measure(density: float, photons: float, frames: int, model: Any) -> dict[st
     kept, thresholds = [], []
     for candidates in found:
         histogram = ProbabilityHistogram()
-        histogram.add(candidates.rows["probability"], candidates.mass_below_floor)
+        histogram.add(candidates.rows["probability"], candidates.expected_unlisted)
         thresholds.append(histogram.best(floor=0.05).threshold)
         kept.append(candidates.rows[candidates.rows["probability"] >= np.float32(thresholds[-1])])
     return {

@@ -266,7 +266,7 @@ class Preview(QObject):
                 found = self._find(request, job, start + frame).histogram
                 histogram.count += found.count
                 histogram.mass += found.mass
-                histogram.mass_below_floor += found.mass_below_floor
+                histogram.expected_unlisted += found.expected_unlisted
             threshold = histogram.best(floor=settings.floor).threshold
         whole = _WholeMovie(job, threshold)
         self._whole = (request.kind, whole)
@@ -283,7 +283,7 @@ class Preview(QObject):
             block = next(blocks)
         table = Localizations(as_columns(block.candidates.rows), job.info)
         found = _Found(placed_in_whole(table, request.region, request.whole), ProbabilityHistogram())
-        found.histogram.add(table.probability, block.candidates.mass_below_floor)
+        found.histogram.add(table.probability, block.candidates.expected_unlisted)
         if _is_same(request.kind, self._known_for):
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()

@@ -192,7 +192,7 @@ def test_the_result_does_not_depend_on_how_the_work_is_cut(tmp_path, n_candidate
             parts = list(blocks)
         assert [part.start for part in parts] == list(range(1, 7, plan.block_frames))
         return np.concatenate([part.candidates.rows for part in parts]), sum(
-            part.candidates.mass_below_floor for part in parts
+            part.candidates.expected_unlisted for part in parts
         )
 
     reference, mass = run(Plan(block_frames=6, batch_frames=6, tile_px=64))

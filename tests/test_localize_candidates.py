@@ -88,10 +88,10 @@ def test_the_floor_decides_what_is_listed_and_what_is_only_summed():
         put(field, *place, p=p)
     found = select_candidates(field, first_frame=0, floor=0.2)
     assert found.rows["probability"] == pytest.approx([0.3])
-    assert found.mass_below_floor == pytest.approx(0.16, abs=1e-6)  # of the negligible one nothing is expected
+    assert found.expected_unlisted == pytest.approx(0.16, abs=1e-6)  # of the negligible one nothing is expected
     lower = select_candidates(field, first_frame=0, floor=0.01)
     assert sorted(lower.rows["probability"]) == pytest.approx([0.04, 0.06, 0.1, 0.3])
-    assert lower.mass_below_floor == 0
+    assert lower.expected_unlisted == 0
 
 
 def test_candidates_are_ordered_by_frame_then_row_then_column():
@@ -120,7 +120,7 @@ def test_rows_are_joined_in_order_and_unchanged():
     joined = join_candidates([*parts, Candidates(parts[0].rows[:0], 0.5)])
     np.testing.assert_array_equal(joined.rows, np.concatenate([part.rows for part in parts]))
     assert list(joined.rows["frame"]) == [0, 1, 4, 5]
-    assert joined.mass_below_floor == pytest.approx(0.5)
+    assert joined.expected_unlisted == pytest.approx(0.5)
 
 
 # -- threshold ---------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def histogram_of(*portions, below=0.0):
     histogram = ProbabilityHistogram()
     for portion in portions:
         histogram.add(np.asarray(portion, np.float32))
-    histogram.mass_below_floor += below
+    histogram.expected_unlisted += below
     return histogram
 
 

@@ -182,7 +182,7 @@ def test_shares_below_the_floor_still_count():
     listed = Candidates(candidates((0, 5.0, 5.0, 0.35), (0, 5.1, 5.0, 0.35), (0, 9.0, 9.0, 0.2)), 0.5)
     done = _one_per_molecule(listed, 0.6, ModelCalibration(), 1.1, Camera(), UNKNOWN_POPULATION)
     assert done.rows["probability"] == pytest.approx([0.7])
-    assert done.mass_below_floor == pytest.approx(0.7)
+    assert done.expected_unlisted == pytest.approx(0.7)
 
 
 def test_the_limit_of_a_candidate_without_light_is_a_number():

@@ -25,7 +25,7 @@ def block(start, n_rows=5):
 
 
 def same(a, b):
-    return a[:2] == b[:2] and a.candidates.mass_below_floor == b.candidates.mass_below_floor and (
+    return a[:2] == b[:2] and a.candidates.expected_unlisted == b.candidates.expected_unlisted and (
         a.candidates.rows.tobytes() == b.candidates.rows.tobytes()
     )  # fmt: skip
 

@@ -101,7 +101,7 @@ def find_in(movie: Movie, job: Job, tell: Callable[[int], None]) -> tuple[npt.ND
     ) as blocks:
         for block in blocks:
             rows.append(block.candidates.rows)
-            histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
+            histogram.add(block.candidates.rows["probability"], block.candidates.expected_unlisted)
             tell(block.stop)
     found = np.concatenate(rows)
     found["photons"] *= job.conditions.camera.excess_noise_factor

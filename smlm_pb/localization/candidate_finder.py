@@ -118,8 +118,8 @@ class CandidateFinder:
                 groups, whole = controls.take(*self._light(electrons[start:stop]), first_frame + start)
                 listed = self._by_places(electrons[start:stop], first_frame + start, groups, whole)
         parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
-        found = join_candidates([Candidates(listed.rows[:0], listed.mass_below_floor), *parts])
-        return found._replace(mass_below_floor=found.mass_below_floor + controls.dark_mass(found.rows))
+        found = join_candidates([Candidates(listed.rows[:0], listed.expected_unlisted), *parts])
+        return found._replace(expected_unlisted=found.expected_unlisted + controls.dark_mass(found.rows))
 
     def _by_batches(
         self, electrons: npt.NDArray[np.float32], first_frame: int, start: int, stop: int, context: int
@@ -270,7 +270,7 @@ def _one_per_molecule(
         missed = calibrated.missed
     above = rows["probability"] >= np.float32(floor)
     unlisted = missed + float(rows["probability"][~above].sum(dtype=np.float64))
-    return Candidates(rows.take(np.flatnonzero(above)), listed.mass_below_floor + unlisted)
+    return Candidates(rows.take(np.flatnonzero(above)), listed.expected_unlisted + unlisted)
 
 
 def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:

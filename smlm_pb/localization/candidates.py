@@ -36,8 +36,9 @@ class Candidates(NamedTuple):
 
     #: Structured array (n,) of :data:`CANDIDATE_DTYPE`, ordered by frame, then row, then column.
     rows: npt.NDArray[Any]
-    #: Summed probability of what is not negligible but below the floor: molecules that are expected but not listed.
-    mass_below_floor: float
+    #: Number of molecules that are expected but not listed: the summed probability of what is not negligible but below
+    #: the floor, and those that no candidate stands for.
+    expected_unlisted: float
 
 
 def select_candidates(
@@ -293,7 +294,7 @@ def _collect(
 
 def join_candidates(parts: list[Candidates]) -> Candidates:
     """Put candidates of consecutive frames together."""
-    return Candidates(join_rows([part.rows for part in parts]), float(sum(part.mass_below_floor for part in parts)))
+    return Candidates(join_rows([part.rows for part in parts]), float(sum(part.expected_unlisted for part in parts)))
 
 
 def join_rows(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

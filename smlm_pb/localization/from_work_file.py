@@ -56,7 +56,7 @@ def write_table(
 
     histogram = ProbabilityHistogram()
     for block in work.blocks():
-        histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
+        histogram.add(block.candidates.rows["probability"], block.candidates.expected_unlisted)
     expectation = choose_threshold(job.settings, histogram)
     builder = SummaryBuilder(job.conditions.n_frames, job.movie.height * job.movie.width)
     with NativeWriter(target, job.info, overwrite=True) as writer:

@@ -63,29 +63,29 @@ class ProbabilityHistogram:
     def __init__(self) -> None:
         self.count: npt.NDArray[np.int64] = np.zeros(BINS + 1, np.int64)
         self.mass: npt.NDArray[np.float64] = np.zeros(BINS + 1, np.float64)
-        self.mass_below_floor = 0.0
+        self.expected_unlisted = 0.0
 
-    def add(self, probability: npt.NDArray[np.floating[Any]], mass_below_floor: float = 0.0) -> None:
+    def add(self, probability: npt.NDArray[np.floating[Any]], expected_unlisted: float = 0.0) -> None:
         """Take in the probabilities of a block.
 
         Parameters
         ----------
         probability : array (n,)
             Candidates above the floor.
-        mass_below_floor : float
-            Summed probability of those below.
+        expected_unlisted : float
+            Number of molecules that are expected beside them.
         """
         # In float32, as the selection compares: a probability counts at a threshold exactly if it is kept there.
         index = _step(probability.astype(np.float32))
         self.count += np.bincount(index, minlength=BINS + 1)
         self.mass += np.bincount(index, weights=probability.astype(np.float64), minlength=BINS + 1)
-        self.mass_below_floor += mass_below_floor
+        self.expected_unlisted += expected_unlisted
 
     def expectations(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], float]:
         """Candidates kept and their summed probability for every threshold k/BINS, and the total sum."""
         kept = np.cumsum(self.count[::-1])[::-1]
         true = np.cumsum(self.mass[::-1])[::-1]
-        return kept, true, float(self.mass.sum()) + self.mass_below_floor
+        return kept, true, float(self.mass.sum()) + self.expected_unlisted
 
     def at(self, threshold: float, *, automatic: bool = False) -> Expectation:
         """What is expected at a given threshold.

@@ -317,7 +317,7 @@ def _find(job: Job, work: WorkFile, first: int, callbacks: _Callbacks, cluster: 
             for block in blocks:
                 work.append(block)
                 if on_block is not None:
-                    histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
+                    histogram.add(block.candidates.rows["probability"], block.candidates.expected_unlisted)
                     moment = choose_threshold(job.settings, histogram).threshold
                     on_block(job.finished_block(block.start, block.stop, block.candidates, moment))
                 if on_progress is not None:

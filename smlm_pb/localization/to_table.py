@@ -178,7 +178,7 @@ def _collect(
             blocks.end_when(should_stop)
         for block in blocks:
             parts.append(block.candidates.rows)
-            histogram.add(block.candidates.rows["probability"], block.candidates.mass_below_floor)
+            histogram.add(block.candidates.rows["probability"], block.candidates.expected_unlisted)
             done = block.stop - start
             if on_block is not None:
                 moment = choose_threshold(job.settings, histogram).threshold

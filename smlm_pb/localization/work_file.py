@@ -110,7 +110,7 @@ class WorkFile:
         OutputError
             When the disk is full; what was kept before stays.
         """
-        payload = _BLOCK.pack(block.start, block.stop, block.candidates.mass_below_floor)
+        payload = _BLOCK.pack(block.start, block.stop, block.candidates.expected_unlisted)
         record = memoryview(_record(payload + block.candidates.rows.tobytes()))
         try:
             self._handle.seek(self._end)
