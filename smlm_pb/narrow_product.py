@@ -23,8 +23,8 @@ def narrow_product(
     ----------
     values : array (n, k)
         The long matrix.
-    weights : array (k, m), C-contiguous
-        The small one; otherwise it takes twice as long.
+    weights : array (k, m)
+        The small one.
     rows : int, optional
         Rows of the result, from n on; what follows the product is zero.
 
@@ -33,7 +33,7 @@ def narrow_product(
     array (n or rows, m)
         ``values @ weights``.
     """
-    n = len(values)
+    n, weights = len(values), np.ascontiguousarray(weights)  # of twice the speed, and always the same last digit
     product = np.empty((rows or n, weights.shape[1]), values.dtype)
     step = max(1, _ONE_THREAD // max(1, weights.size))
     for start in range(0, n, step):

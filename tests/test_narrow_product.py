@@ -32,6 +32,7 @@ def test_the_same_as_a_product(kind, shape):
     product = narrow_product(values, weights)
     assert product.dtype == kind
     np.testing.assert_allclose(product, values @ weights, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(product, narrow_product(values, np.asfortranarray(weights)))
     longer = narrow_product(values, weights, n + 3)
     np.testing.assert_array_equal(longer[:n], product)
     assert not longer[n:].any()
