@@ -9,7 +9,6 @@ from hand_made_model import make_model, make_movie
 from smlm_pb.camera import Camera
 from smlm_pb.localization import load_model
 from smlm_pb.localization.candidate_finder import CandidateFinder
-from smlm_pb.localization.candidates import join_candidates
 from smlm_pb.localization.pipeline import Plan, find_candidates
 from smlm_pb.localization.prefetch import Workers
 from smlm_pb.movies import open_movie
@@ -87,12 +86,14 @@ def test_a_run_that_nobody_waits_for_gives_up_the_block_in_work(tmp_path, monkey
     """Whoever stops a run waits for one batch of frames, not for the block."""
     model, movie, batches = load_model(make_model(tmp_path / "model"), "cpu"), open_movie(make_movie(40)[0]), []
 
-    def slow(self, batch, first_frame):
-        batches.append(first_frame)
-        time.sleep(0.05)
-        return join_candidates([])
+    on_device = CandidateFinder._on_device
 
-    monkeypatch.setattr(CandidateFinder, "_of_whole_frames", slow)
+    def slowly(self, frames):
+        batches.append(frames)
+        time.sleep(0.05)
+        return on_device(self, frames)
+
+    monkeypatch.setattr(CandidateFinder, "_on_device", slowly)
     plan = Plan(block_frames=40, batch_frames=1, tile_px=64)
     how = {"camera": Camera(offset_adu=100, e_per_adu=0.5), "psf_sigma_px": 1.1, "frames": (0, 40), "floor": 0.05}
     with find_candidates(movie, model, plan=plan, **how):
