@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import pairs_and_squares
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 REACH_WIDTHS = 5.0
@@ -47,31 +47,30 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
     Surroundings
     """
     n = len(rows["x"])
-    x, y, photons, probability = (rows[name].astype(np.float64) for name in ("x", "y", "photons", "probability"))
+    photons, probability = (rows[name].astype(np.float64) for name in ("photons", "probability"))
     light = probability * photons
     if n < 2:
         return Surroundings(np.zeros(n), probability, light, np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS))
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
-    first, second = pairs_within(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
-    square = (x[first] - x[second]) ** 2 + (y[first] - y[second]) ** 2
-    in_widths = square / sigma[first] ** 2
+    first, second, square = pairs_and_squares(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
+    in_widths = square / np.square(sigma).take(first)
     overlap = np.exp(-0.25 * in_widths)
     # Of two that are equally likely the earlier one counts as likelier.
-    lead = probability[first] - probability[second]
+    lead = probability.take(first) - probability.take(second)
     ahead = np.where(lead == 0, first < second, lead > 0)
     behind, leader = np.where(ahead, second, first), np.where(ahead, first, second)
-    led = _summed(behind, overlap * light[leader], n)
-    falling = led + _summed(leader, overlap * light[behind], n)
+    led = _summed(behind, overlap * light.take(leader), n)
+    falling = led + _summed(leader, overlap * light.take(behind), n)
     nearest = np.full(n, REACH_WIDTHS**2)
     np.minimum.at(nearest, behind, in_widths)
     near = np.flatnonzero(square <= NEAR_PX**2)
-    first, second = first[near], second[near]
+    first, second = first.take(near), second.take(near)
     own = np.maximum(photons, 1e-9)
     return Surroundings(
         falling / own,
         probability + _summed(first, probability[second], n) + _summed(second, probability[first], n),
         light + _summed(first, light[second], n) + _summed(second, light[first], n),
-        _summed(behind, overlap * probability[leader], n),
+        _summed(behind, overlap * probability.take(leader), n),
         led / own,
         np.sqrt(nearest),
     )

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from smlm_pb.errors import ModelError
 from smlm_pb.localization.crowding import Surroundings
+from smlm_pb.narrow_product import narrow_product
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -52,6 +53,8 @@ _MOST_LOG_FACTOR = 0.7
 LOG_MISSED = (-8.0, 1.0)
 _OUTPUTS = 3
 _LOGITS = (-4.0, 7.0)
+#: Beyond, a probability is 0 or 1 to all of its digits.
+_MOST_LOGIT = 40.0
 _REFERENCE_PHOTONS, _REFERENCE_PSF_PX, _REFERENCE_DENSITY_PER_PX2 = 1500.0, 1.2, 0.01
 #: Spread of the brightness where it is not known (natural logarithm).
 _USUAL_SPREAD = 0.5
@@ -167,14 +170,16 @@ class StatementCalibration:
     def apply(self, stated: Statements) -> Judged:
         """What is true of candidates (n,)."""
         low, high = np.asarray(self.lowest), np.asarray(self.highest)
-        values = scaled(stated.features(), low, high)
+        # Fewer digits than those of the probabilities that come in would be too few, more are of no use.
+        values = scaled(stated.features(), low, high).astype(np.float32)
         for index, (weight, shift) in enumerate(self.layers):
-            values = values @ weight + shift
+            values = narrow_product(values, weight.astype(np.float32))
+            values += shift.astype(np.float32)
             if index + 1 < len(self.layers):
                 np.maximum(values, 0.0, out=values)
         logit, log_factor, log_missed = values.T
         judged = (
-            1.0 / (1.0 + np.exp(-logit)),
+            1.0 / (1.0 + np.exp(-logit.clip(-_MOST_LOGIT, _MOST_LOGIT))),
             np.exp(log_factor.clip(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)),
             np.exp(log_missed.clip(*LOG_MISSED)),
         )
