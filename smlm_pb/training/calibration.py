@@ -58,8 +58,7 @@ def calibrate(network: PointNetwork, experiment: Experiment, device: torch.devic
         return ModelCalibration()
     seen = _look(network, experiment, device, scenes)
     precision = seen.precision()
-    asked = experiment.validation.calibrate_probability
-    return ModelCalibration(precision, seen.statements(precision) if asked else None)
+    return ModelCalibration(precision, seen.statements(precision))
 
 
 @dataclass(frozen=True)

@@ -79,11 +79,7 @@ class ValidationSettings(_Section):
     calibration_scenes: int = Field(
         2048,
         ge=0,
-        description="fresh scenes on which the stated precision is calibrated at the end; 0 leaves it as it is",
-    )
-    calibrate_probability: bool = Field(
-        True,
-        description="whether probabilities are calibrated on them too; small networks order candidates better without",
+        description="fresh scenes on which probability and precision are calibrated at the end; 0 leaves them as stated",
     )
 
 
