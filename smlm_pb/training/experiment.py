@@ -79,7 +79,7 @@ class ValidationSettings(_Section):
     calibration_scenes: int = Field(
         2048,
         ge=0,
-        description="fresh scenes on which probability and precision are calibrated at the end; 0 leaves them as stated",
+        description="fresh scenes on which probability and precision are calibrated at the end; 0 leaves them",
     )
 
 
