@@ -13,7 +13,7 @@ scattered = st.lists(st.tuples(st.integers(0, 3), st.floats(-0.5, 9.5), st.float
 @given(scattered, st.floats(0.2, 12))
 def test_all_pairs_of_a_frame_each_once(places, reach):
     frame, x, y = (np.array(values) for values in zip(*places, strict=True)) if places else (np.empty(0),) * 3
-    first, second = pairs_within({"frame": frame, "x": x, "y": y}, reach)
+    first, second, square = pairs_within({"frame": frame, "x": x, "y": y}, reach)
     found = [tuple(sorted(pair)) for pair in zip(first.tolist(), second.tolist(), strict=True)]
     true = {
         (i, j)
@@ -23,13 +23,14 @@ def test_all_pairs_of_a_frame_each_once(places, reach):
     }
     assert len(found) == len(set(found))
     assert set(found) == true
+    assert square == pytest.approx((x[first] - x[second]) ** 2 + (y[first] - y[second]) ** 2)
 
 
 @pytest.mark.parametrize("reach", [0.9, 5.0])
 def test_as_a_search_tree_finds_them(reach):
     rng = np.random.default_rng(0)
     rows = {"frame": 1000 + rng.integers(0, 9, 3000), "x": rng.uniform(0, 64, 3000), "y": rng.uniform(0, 40, 3000)}
-    found = np.sort(np.column_stack(pairs_within(rows, reach)), axis=1)
+    found = np.sort(np.column_stack(pairs_within(rows, reach)[:2]), axis=1)
     true = tree_of(rows).query_pairs(reach, output_type="ndarray")
     assert len(true) > 100
     assert set(map(tuple, found.tolist())) == set(map(tuple, true.tolist()))

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_and_squares
+from smlm_pb.localization.neighbours import pairs_within
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 REACH_WIDTHS = 5.0
@@ -52,7 +52,7 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
     if n < 2:
         return Surroundings(np.zeros(n), probability, light, np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS))
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
-    first, second, square = pairs_and_squares(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
+    first, second, square = pairs_within(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
     in_widths = square / np.square(sigma).take(first)
     overlap = np.exp(-0.25 * in_widths)
     # Of two that are equally likely the earlier one counts as likelier.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within, squared_distance
+from smlm_pb.localization.neighbours import pairs_within
 from smlm_pb.localization.photometry import photon_scale
 from smlm_pb.population import Population
 
@@ -134,10 +134,9 @@ def population_of(
 def _to_the_nearest(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.float64]:
     """Squared distance (n,) to the nearest other molecule, px²; infinite for those that stand alone."""
     distance = np.full(len(found), np.inf)
-    first, second = pairs_within(found, _ALONE_WIDTHS * psf_sigma_px)
-    apart = squared_distance(found["x"].astype(np.float64), found["y"].astype(np.float64), first, second)
+    first, second, square = pairs_within(found, _ALONE_WIDTHS * psf_sigma_px)
     for one in (first, second):
-        np.minimum.at(distance, one, apart)
+        np.minimum.at(distance, one, square)
     return distance
 
 

@@ -37,7 +37,9 @@ def tree_of(rows: Any) -> cKDTree:
     return cKDTree(places(rows))
 
 
-def pairs_within(rows: Any, reach_px: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+def pairs_within(
+    rows: Any, reach_px: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
     """All pairs of one frame that are no further apart, each once.
 
     The rows are put into square cells as wide as the reach, so that neighbours lie in the same cell or in one of those
@@ -52,16 +54,11 @@ def pairs_within(rows: Any, reach_px: float) -> tuple[npt.NDArray[np.intp], npt.
 
     Returns
     -------
-    (array (m,), array (m,)) of int
+    array (m,), array (m,) of int
         Indices of the two rows of each pair, in no particular order.
+    array (m,)
+        Their squared distance, px².
     """
-    return pairs_and_squares(rows, reach_px)[:2]
-
-
-def pairs_and_squares(
-    rows: Any, reach_px: float
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
-    """The pairs of :func:`pairs_within`, with their squared distance (m,), px²."""
     x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
     n = len(x)
     if n < 2:

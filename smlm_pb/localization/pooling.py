@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import as_complex, pairs_and_squares, squares_between
+from smlm_pb.localization.neighbours import as_complex, pairs_within, squares_between
 
 #: Candidates further apart are different molecules: neighbouring pixels reach little further. px
 REACH_PX = 0.9
@@ -68,7 +68,7 @@ def pool_shares(
     n = len(rows)
     part: npt.NDArray[np.float32] = np.stack([rows[name] for name in _MIXED])
     at, probability = as_complex(*part[_PLACE]), part[_PROBABILITY].astype(np.float64)
-    one, other, square = pairs_and_squares(rows, (1 + _DRIFT) * reach_px)
+    one, other, square = pairs_within(rows, (1 + _DRIFT) * reach_px)
     lost = np.zeros(n, bool)
     for number in range(_ROUNDS):
         fits = _fitting(probability, one, other, square, most_probability)

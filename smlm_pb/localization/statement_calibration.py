@@ -51,7 +51,8 @@ MISSED_WITHIN_PX = 3.0
 _MOST_LOG_FACTOR = 0.7
 #: Smallest and largest number of missed molecules near a candidate, as logarithms.
 LOG_MISSED = (-8.0, 1.0)
-_OUTPUTS = 3
+#: Numbers that come out of the small network.
+OUTPUTS = 3
 _LOGITS = (-4.0, 7.0)
 #: Beyond, a probability is 0 or 1 to all of its digits.
 _MOST_LOGIT = 40.0
@@ -160,7 +161,7 @@ class StatementCalibration:
 
     def __post_init__(self) -> None:
         sizes = [len(FEATURES), *(len(shift) for _, shift in self.layers)]
-        fits = len(self.lowest) == len(self.highest) == len(FEATURES) and sizes[-1] == _OUTPUTS and len(self.layers) > 0
+        fits = len(self.lowest) == len(self.highest) == len(FEATURES) and sizes[-1] == OUTPUTS and len(self.layers) > 0
         shaped = all(w.shape == pair for (w, _), pair in zip(self.layers, pairwise(sizes), strict=True))
         if not (fits and shaped and all(np.isfinite(a).all() for layer in self.layers for a in layer)):
             raise ModelError(_DAMAGED)

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from smlm_pb.evaluation.matching import find_candidates, match_likeliest, positions
+from smlm_pb.evaluation.matching import match_likeliest
 from smlm_pb.localization.crowding import Surroundings, surroundings
 from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.neighbours import places, tree_of
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import (
     MISSED_WITHIN_PX,
@@ -146,6 +147,6 @@ def _compared(found: Localizations, truth: Localizations) -> tuple[FloatArray, F
     for axis, name in enumerate("xy"):
         error[pairs.pred, axis] = found[name][pairs.pred] - truth[name][pairs.truth]
     missed = np.flatnonzero(np.bincount(pairs.truth, minlength=len(truth)) == 0)
-    around = find_candidates(positions(truth)[missed], positions(found), MISSED_WITHIN_PX)
-    nearest = np.lexsort((around.distance, around.pred))[np.unique(around.pred, return_index=True)[1]]
-    return error, np.bincount(around.truth[nearest], minlength=len(found)).astype(np.float64)
+    distance, nearest = tree_of(found).query(places(truth)[missed], distance_upper_bound=MISSED_WITHIN_PX)
+    near = nearest[np.isfinite(distance)]
+    return error, np.bincount(near, minlength=len(found)).astype(np.float64)

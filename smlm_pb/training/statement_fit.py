@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from smlm_pb.localization.statement_calibration import (
     FEATURES,
     LOG_MISSED,
+    OUTPUTS,
     StatementCalibration,
     Statements,
     limits,
@@ -82,7 +83,7 @@ def fit_statements(
 def _trained(x: Tensor, truth: tuple[Tensor, ...], seed: int) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        sizes = (len(FEATURES), *_HIDDEN, 3)
+        sizes = (len(FEATURES), *_HIDDEN, OUTPUTS)
         parts: list[nn.Module] = []
         for before, after in pairwise(sizes):
             parts += [nn.Linear(before, after), nn.ReLU()]
