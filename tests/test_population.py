@@ -1,5 +1,7 @@
 """What a network is told of a movie's molecules as a whole: measured rightly, used, and harmless where unknown."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +17,8 @@ from smlm_pb.localization.photometry import photon_scale
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.inference import FixedWidthNetwork
-from smlm_pb.population import Population
+from smlm_pb.pair_density import FARTHEST_PX, NEAREST_PX
+from smlm_pb.population import CROWDING_RANGE, Population
 from smlm_pb.refinement.crlb import crlb
 from smlm_pb.simulation import simulate
 from smlm_pb.simulation.photon_laws import PhotonLaw, measured_population
@@ -108,11 +111,12 @@ def test_what_is_told_in_training_is_right_within_its_error():
     told = [
         measured_population(rng, law, scale=0.5, least_photons=50.0, density_per_px2=0.02).values() for _ in range(400)
     ]
-    middle, low, high, density = np.exp(np.log(told).mean(0))
+    middle, low, high, density, density_around = np.exp(np.log(told).mean(0))
     assert middle == pytest.approx(500, rel=0.02)
     assert np.log(high / middle) == pytest.approx(0.4, rel=0.1)
     assert np.log(middle / low) == pytest.approx(0.4, rel=0.1)
     assert density == pytest.approx(0.02, rel=0.1)
+    assert density_around == pytest.approx(density, rel=0.05)
 
 
 def test_scenes_tell_their_population_or_nothing():
@@ -122,7 +126,7 @@ def test_scenes_tell_their_population_or_nothing():
     assert all(scene.population is not None for scene in known)
     assert all(scene.population is None for scene in unknown)
     batch = collate([known[0], unknown[1]])
-    assert batch.population.shape == (2, 4)
+    assert batch.population.shape == (2, 5)
     assert batch.population[0].tolist() == pytest.approx(known[0].population.values())
     assert batch.population[1].isnan().all()
 
@@ -163,7 +167,7 @@ def trained(network):
 def test_unknown_is_the_same_as_left_out_and_known_is_not():
     network = trained(a_network("population"))
     image, width = 20 * torch.rand(2, 1, 16, 16), torch.tensor([1.1, 1.4])
-    known = torch.tensor([[1000.0, 800, 1200, 0.01]]).repeat(2, 1)
+    known = torch.tensor([[1000.0, 800, 1200, 0.01, 0.02]]).repeat(2, 1)
     left_out, unknown = network(image, width), network(image, width, known * torch.nan)
     torch.testing.assert_close(left_out.logit, unknown.logit)
     assert (network(image, width, known).logit - unknown.logit).abs().max() > 1e-3
@@ -182,18 +186,62 @@ def test_folded_weights_know_the_population():
 
 
 @torch.inference_mode()
-def test_a_network_that_is_told_more_starts_as_the_one_it_comes_from():
-    plain, told = trained(a_network("psf")), a_network("population")
+@pytest.mark.parametrize(
+    ("less", "more"), [("psf", "population"), ("psf", "arrangement"), ("population", "arrangement")]
+)
+def test_a_network_that_is_told_more_starts_as_the_one_it_comes_from(less, more):
+    plain, told = trained(a_network(less)), a_network(more)
     told.load_state_dict(_told_more(plain.state_dict(), told.state_dict()))
     image, width = 20 * torch.rand(2, 1, 16, 16), torch.tensor([1.1, 1.4])
-    known = torch.tensor([[1000.0, 800, 1200, 0.01]]).repeat(2, 1)
-    torch.testing.assert_close(told(image, width, known).logit, plain(image, width).logit)
+    known = torch.tensor([[1000.0, 800, 1200, 0.01, 0.02]]).repeat(2, 1)
+    torch.testing.assert_close(told(image, width, known).logit, plain(image, width, known).logit)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("told", "differs"), [("population", False), ("arrangement", True)])
+def test_how_crowded_molecules_lie_is_heard_by_networks_that_are_told(told, differs):
+    network = trained(a_network(told))
+    image, width = 20 * torch.rand(2, 1, 16, 16), torch.tensor([1.1, 1.4])
+    rows = [torch.tensor([[1000.0, 800, 1200, 0.01, around]]).repeat(2, 1) for around in (0.01, 0.1)]
+    even, crowded = (network(image, width, row).logit for row in rows)
+    assert bool((even - crowded).abs().max() > 1e-3) == differs
+
+
+def test_a_population_of_unknown_arrangement_is_an_even_one():
+    assert Population(1000.0, 800.0, 1200.0, 0.01).values() == (1000.0, 800.0, 1200.0, 0.01, 0.01)
+
+
+@pytest.mark.parametrize(("structure", "lowest", "highest"), [("uniform", 0.8, 1.25), ("filaments", 1.5, 50.0)])
+def test_scenes_say_how_crowded_their_molecules_lie(structure, lowest, highest):
+    settings = SceneSettings(
+        unknown_population_fraction=0.0, empty_fraction=0.0, sparse_fraction=0.0, dense_structures={structure: 1.0}
+    )
+    told = [draw_scene(np.random.default_rng(k), settings, 48).population for k in range(40)]
+    crowding = [population.density_around_px2 / population.density_per_px2 for population in told]
+    assert lowest < np.median(crowding) < highest
+
+
+def test_the_crowding_of_a_movie_is_measured():
+    """Found molecules in pairs 3 px apart, and the same number anywhere."""
+    rng = np.random.default_rng(3)
+    pairs = candidates(np.full(400, 1000.0), probability=1.0)
+    others = pairs.copy()
+    others["x"] += 3.0
+    anywhere = candidates(np.full(800, 1000.0), probability=1.0)
+    for axis in ("x", "y"):
+        anywhere[axis] = rng.uniform(0, 400, 800)
+    shape = {"camera": Camera(), "psf_sigma_px": 1.2}
+    paired = population_of(np.concatenate((pairs, others)), (10, 400, 400), **shape)
+    assert paired.density_around_px2 == pytest.approx(1 / (np.pi * (FARTHEST_PX**2 - NEAREST_PX**2)), rel=0.02)
+    even = population_of(anywhere, (10, 400, 400), **shape)
+    assert even.density_around_px2 == pytest.approx(even.density_per_px2, rel=0.4)
 
 
 def test_conditions_are_of_order_one_over_the_whole_range():
-    told = torch.tensor([[p, p / r, p * r, d] for p in (50, 2e4) for r in (1.02, 8) for d in (1e-5, 0.1)])
+    ranges = (50, 2e4), (1.02, 8), (1e-5, 0.1), CROWDING_RANGE
+    told = torch.tensor([[p, p / r, p * r, d, d * c] for p, r, d, c in itertools.product(*ranges)])
     numbers = condition_of(torch.linspace(0.8, 2.0, len(told)), told)
-    assert numbers.shape == (8, 7)
+    assert numbers.shape == (16, 8)
     assert numbers.abs().max() < 4
 
 

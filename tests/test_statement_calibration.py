@@ -13,6 +13,7 @@ from smlm_pb.localization.model import load_model
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.statement_calibration import (
     FEATURES,
+    LEAST_FEATURES,
     MISSED_WITHIN_PX,
     StatementCalibration,
     Statements,
@@ -24,7 +25,7 @@ from smlm_pb.training.calibration import _compared
 from smlm_pb.training.statement_fit import LEAST_CANDIDATES, fit_statements
 
 
-def statements(probability, *, light=1.0, population=(1000.0, 900.0, 1100.0, 0.01), **changes):
+def statements(probability, *, light=1.0, population=(1000.0, 900.0, 1100.0, 0.01, 0.01), **changes):
     """Candidates of 1000 photons that differ in what they state and in the light around them."""
     n = len(probability)
     near = np.broadcast_to(1000.0 * light, n).astype(float)
@@ -99,7 +100,7 @@ def test_equal_fits_are_equal_and_few_candidates_tell_nothing():
 
 def test_unknown_population_needs_no_numbers():
     known, unknown = (
-        statements(np.full(2, 0.5), population=p).features() for p in ((1e3, 9e2, 1.1e3, 0.1), [np.nan] * 4)
+        statements(np.full(2, 0.5), population=p).features() for p in ((1e3, 9e2, 1.1e3, 0.1, 0.2), [np.nan] * 5)
     )
     assert np.isfinite(unknown).all()
     at = FEATURES.index("whether the movie's molecules are known")
@@ -129,6 +130,20 @@ def test_a_card_keeps_the_calibration(doubted):
 def test_a_damaged_card_is_refused(doubted, change, message):
     with pytest.raises(ModelError, match=message):
         StatementCalibration.from_dict({**doubted[0].as_dict(), **change})
+
+
+def test_a_model_made_before_crowding_was_told_goes_by_what_it_knows(doubted):
+    """Its card lists the first features alone."""
+    content = doubted[0].as_dict()
+    weight, shift = content["layers"][0]
+    content |= {name: content[name][:LEAST_FEATURES] for name in ("features", "lowest", "highest")}
+    content["layers"] = [[weight[:LEAST_FEATURES], shift], *content["layers"][1:]]
+    older = StatementCalibration.from_dict(content)
+    crowded, even = (
+        older.apply(statements(np.full(3, 0.5), population=(1e3, 9e2, 1.1e3, 0.01, around))) for around in (0.01, 0.1)
+    )
+    assert np.array_equal(crowded.probability, even.probability)
+    assert older.as_dict() == content
 
 
 def test_limits_leave_out_the_odd_ones_and_scale_to_two():

@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from smlm_pb.localization.neighbours import pairs_within
 from smlm_pb.localization.photometry import photon_scale
-from smlm_pb.population import Population
+from smlm_pb.pair_density import FARTHEST_PX, density_around
+from smlm_pb.population import CROWDING_RANGE, Population
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -74,7 +75,7 @@ def measure_population(
 
 def is_told(model: Model) -> bool:
     """Whether a network is told of the population."""
-    return bool(model.card.network.get("told", "psf") == "population")
+    return bool(model.card.network.get("told", "psf") != "psf")
 
 
 def population_of(
@@ -121,14 +122,26 @@ def population_of(
     low, middle, high = np.percentile(photons, _PERCENTILES)
     blur = _photon_error(middle, float(np.median(chosen["background"])) / excess, camera, psf_sigma_px)
     below, above = (np.sqrt(max(np.log(ratio) ** 2 - blur**2, 0.0)) for ratio in (middle / low, high / middle))
-    density = float(rows["probability"].sum(dtype=np.float64)) / float(np.prod(shape))
+    total = float(rows["probability"].sum(dtype=np.float64))
+    density = total / float(np.prod(shape))
+    around = _density_around(rows, total, shape)
     return Population(
         photons=float(middle),
         photons_low=float(middle / max(_LEAST_RATIO, np.exp(below))),
         photons_high=float(middle * max(_LEAST_RATIO, np.exp(above))),
         density_per_px2=density,
+        density_around_px2=min(max(around, CROWDING_RANGE[0] * density), CROWDING_RANGE[1] * density),
         photon_scale=scale,
     )
+
+
+def _density_around(rows: npt.NDArray[Any], total: float, shape: tuple[int, ...]) -> float:
+    """Density of others around a molecule, every candidate counted as far as it is likely, px⁻²."""
+    first, second, _ = pairs_within(rows, FARTHEST_PX)
+    apart = [rows[axis].take(first).astype(np.float64) - rows[axis].take(second) for axis in ("x", "y")]
+    p = rows["probability"].astype(np.float64)
+    box = np.array(shape[:0:-1], np.float64)
+    return density_around((apart[0], apart[1]), p.take(first) * p.take(second), total, box)
 
 
 def _to_the_nearest(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.float64]:

@@ -42,7 +42,10 @@ FEATURES = (
     "likelier candidates",
     "light of likelier candidates",
     "distance to the nearest likelier candidate",
+    "crowding of the movie",
 )
+#: Models made before the last ones were thought of go by the first ones alone.
+LEAST_FEATURES = 16
 #: A candidate is real if a molecule lies within this distance, px.
 TOLERANCE_PX = 1.0
 #: A molecule that no candidate stands for belongs to the nearest one within this distance, px.
@@ -80,7 +83,7 @@ class Statements:
         What lies near.
     psf_sigma_px : float or array (n,)
         PSF width, px.
-    population : array (4,) or (n, 4)
+    population : array (5,) or (n, 5)
         In the order of :data:`smlm_pb.population.POPULATION_FIELDS`; NaN where nothing is known.
     """
 
@@ -94,12 +97,12 @@ class Statements:
     population: npt.ArrayLike
 
     def features(self) -> FloatArray:
-        """The numbers of :data:`FEATURES` (n, 16), of order one."""
+        """The numbers of :data:`FEATURES` (n, 17), of order one."""
         n = len(self.probability)
         p = self.probability.astype(np.float64)
         sigma = np.log(self.sigma_px.astype(np.float64))
         photons = np.log(self.photons.astype(np.float64).clip(1.0))
-        usual, low, _, density = np.broadcast_to(np.asarray(self.population, np.float64), (n, 4)).T
+        usual, low, _, density, density_around = np.broadcast_to(np.asarray(self.population, np.float64), (n, 5)).T
         known = np.isfinite(usual)
         usual = np.where(known, usual, 1.0)
         with np.errstate(divide="ignore"):
@@ -122,6 +125,7 @@ class Statements:
                 self.around.likelier.clip(0.0, 3.0),
                 np.log(self.around.likelier_light + 0.003) + 3.0,
                 self.around.likelier_widths,
+                np.where(known, np.log(np.where(known, density_around / density, 1.0)), 0.0),
             )
         )
 
@@ -160,8 +164,9 @@ class StatementCalibration:
     layers: tuple[tuple[FloatArray, FloatArray], ...]
 
     def __post_init__(self) -> None:
-        sizes = [len(FEATURES), *(len(shift) for _, shift in self.layers)]
-        fits = len(self.lowest) == len(self.highest) == len(FEATURES) and sizes[-1] == OUTPUTS and len(self.layers) > 0
+        sizes = [len(self.lowest), *(len(shift) for _, shift in self.layers)]
+        known = LEAST_FEATURES <= len(self.lowest) <= len(FEATURES)
+        fits = known and len(self.highest) == len(self.lowest) and sizes[-1] == OUTPUTS and len(self.layers) > 0
         shaped = all(w.shape == pair for (w, _), pair in zip(self.layers, pairwise(sizes), strict=True))
         if not (fits and shaped and all(np.isfinite(a).all() for layer in self.layers for a in layer)):
             raise ModelError(_DAMAGED)
@@ -172,7 +177,7 @@ class StatementCalibration:
         """What is true of candidates (n,)."""
         low, high = np.asarray(self.lowest), np.asarray(self.highest)
         # Fewer digits than those of the probabilities that come in would be too few, more are of no use.
-        values = scaled(stated.features(), low, high).astype(np.float32)
+        values = scaled(stated.features()[:, : len(low)], low, high).astype(np.float32)
         for index, (weight, shift) in enumerate(self.layers):
             values = narrow_product(values, weight.astype(np.float32))
             values += shift.astype(np.float32)
@@ -189,7 +194,7 @@ class StatementCalibration:
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the card."""
         return {
-            "features": list(FEATURES),
+            "features": list(FEATURES[: len(self.lowest)]),
             "lowest": list(self.lowest),
             "highest": list(self.highest),
             "layers": [[_plain(weight), _plain(shift)] for weight, shift in self.layers],
@@ -207,7 +212,8 @@ class StatementCalibration:
         if not content:
             return None
         try:
-            if tuple(content["features"]) != FEATURES:
+            known = len(content["features"])
+            if tuple(content["features"]) != FEATURES[:known] or known < LEAST_FEATURES:
                 raise ModelError(
                     "The model's statement_calibration is of another version of smlm-pb: retrain it, or update smlm-pb."
                 )
@@ -218,7 +224,7 @@ class StatementCalibration:
 
 
 def scaled(features: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
-    """Features (n, 16) as the small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
+    """Features (n, k) as the small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
     middle, half = (lowest + highest) / 2, (highest - lowest) / 2
     clipped: FloatArray = 2.0 * ((features - middle) / half).clip(-1.0, 1.0)
     return clipped
@@ -236,7 +242,7 @@ def geometric_mean(sigma_x: npt.NDArray[Any], sigma_y: npt.NDArray[Any]) -> Floa
 
 
 def limits(features: FloatArray, share: float = 0.001) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lowest and highest value of each feature (n, 16) but for a small share; never the same."""
+    """Lowest and highest value of each feature (n, k) but for a small share; never the same."""
     low, high = np.quantile(features, (share, 1 - share), axis=0)
     high = np.maximum(high, low + 1e-3)
     return tuple(np.round(low, 4).tolist()), tuple(np.round(high, 4).tolist())

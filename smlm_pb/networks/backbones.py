@@ -60,7 +60,7 @@ class ResidualBackbone(nn.Module):
         Width of the network.
     blocks : int
         Number of residual blocks.
-    told : {"psf", "population"}
+    told : {"psf", "population", "arrangement"}
         What the network is told beside the image; see :mod:`smlm_pb.networks.condition`.
     """
 

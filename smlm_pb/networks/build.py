@@ -35,10 +35,10 @@ class NetworkSettings(BaseModel):
     reach_px: float = Field(
         0.6, ge=0.5, le=1.5, description="largest offset of a candidate from its pixel's centre, px"
     )
-    told: Literal["psf", "population"] = Field(
+    told: Literal["psf", "population", "arrangement"] = Field(
         "psf",
         description="what the network is told beside the image: the PSF width, or also how bright and how many the "
-        "movie's molecules are",
+        "movie's molecules are, or also how crowded they lie",
     )
     context_frames: int = Field(
         0, ge=0, le=1, description="frames before and after the one that is looked at, which the network sees too"

@@ -13,8 +13,9 @@ from smlm_pb.population import POPULATION_FIELDS
 _REFERENCE_PSF_PX = 1.2
 _REFERENCE_PHOTONS = 1500.0
 _REFERENCE_DENSITY_PER_PX2 = 0.01
-#: Numbers that describe the PSF width, and those that describe the population.
-N_PSF, N_POPULATION = 2, 5
+#: Numbers that describe the PSF width, and those that describe the population, by what a network is told.
+N_PSF = 2
+N_POPULATION = {"psf": 0, "population": 5, "arrangement": 6}
 _HIDDEN, _LEARNED = 32, 16
 
 
@@ -25,17 +26,18 @@ def condition_of(psf_sigma_px: Tensor, population: Tensor | None = None) -> Tens
     ----------
     psf_sigma_px : Tensor (batch,)
         PSF width, px.
-    population : Tensor (batch, 4), optional
+    population : Tensor (batch, 5), optional
         Rows in the order of :data:`smlm_pb.population.POPULATION_FIELDS`; NaN where nothing is known.
 
     Returns
     -------
-    Tensor (batch, 7)
-        Two numbers for the PSF width; whether the population is known; brightness, spread below and above, density.
+    Tensor (batch, 8)
+        Two numbers for the PSF width; whether the population is known; brightness, spread below and above, density,
+        and by how much more than that others surround a molecule.
     """
     relative = torch.log(psf_sigma_px / _REFERENCE_PSF_PX) / 0.35
     if population is None:
-        known = relative.new_zeros(len(relative), N_POPULATION)
+        known = relative.new_zeros(len(relative), max(N_POPULATION.values()))
     else:
         known = _population_numbers(population.to(relative.dtype))
     return torch.cat((torch.stack((relative, relative.square()), dim=1), known), dim=1)
@@ -43,7 +45,7 @@ def condition_of(psf_sigma_px: Tensor, population: Tensor | None = None) -> Tens
 
 def _population_numbers(population: Tensor) -> Tensor:
     assert population.shape[1] == len(POPULATION_FIELDS)
-    photons, low, high, density = population.log().unbind(1)
+    photons, low, high, density, around = population.log().unbind(1)
     numbers = torch.stack(
         (
             torch.ones_like(photons),
@@ -51,6 +53,7 @@ def _population_numbers(population: Tensor) -> Tensor:
             photons - low,
             high - photons,
             (density - math.log(_REFERENCE_DENSITY_PER_PX2)) / 2.0,
+            around - density,
         ),
         dim=1,
     )
@@ -62,22 +65,24 @@ class ConditionEmbedding(nn.Module):
 
     Parameters
     ----------
-    told : {"psf", "population"}
-        Networks that are told the PSF width alone have no learned features.
+    told : {"psf", "population", "arrangement"}
+        Networks that are told the PSF width alone have no learned features; those told the population do without the
+        last number.
     """
 
     def __init__(self, told: str) -> None:
         super().__init__()
         self.learned: nn.Sequential | None = None
-        if told == "population":
+        self._numbers = N_PSF + N_POPULATION[told]
+        if N_POPULATION[told]:
             self.learned = nn.Sequential(
-                nn.Linear(N_PSF + N_POPULATION, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _LEARNED), nn.SiLU()
+                nn.Linear(self._numbers, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _LEARNED), nn.SiLU()
             )
         self.out_features = N_PSF + (_LEARNED if self.learned is not None else 0)
 
     def forward(self, condition: Tensor) -> Tensor:
-        """Features (batch, out_features) of conditions (batch, 7)."""
+        """Features (batch, out_features) of conditions (batch, 8)."""
         width = condition[:, :N_PSF]
         if self.learned is None:
             return width
-        return torch.cat((width, self.learned(condition)), dim=1)
+        return torch.cat((width, self.learned(condition[:, : self._numbers])), dim=1)

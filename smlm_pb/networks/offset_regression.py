@@ -85,7 +85,7 @@ class OffsetRegressionNetwork(nn.Module):
             where there are any, see :func:`smlm_pb.networks.context.scale_frames`.
         psf_sigma_px : Tensor (batch,)
             Standard deviation of the point-spread function, px.
-        population : Tensor (batch, 4), optional
+        population : Tensor (batch, 5), optional
             What is known of the movie's molecules, in the order of :data:`smlm_pb.population.POPULATION_FIELDS`; a row
             of NaN, like leaving it out, says that nothing is known. Networks that are told the PSF width alone do
             without.

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smlm_pb.population import Population
+from smlm_pb.population import CROWDING_RANGE, Population
 from smlm_pb.simulation.geometry import Float64Array, choose, log_uniform
 from smlm_pb.simulation.scene_settings import SceneSettings
 
 #: Molecules that the percentiles of a law are taken from.
 _SAMPLE = 400
 _PERCENTILES = (16, 50, 84)
-#: Measured values are not quite the true ones: relative errors (natural logarithm) of level, spread and density.
-_LEVEL_ERROR, _SPREAD_ERROR, _DENSITY_ERROR = 0.06, 0.15, 0.4
+#: Measured values are not quite the true ones: relative errors (natural logarithm) of level, spread, density and
+#: crowding.
+_LEVEL_ERROR, _SPREAD_ERROR, _DENSITY_ERROR, _CROWDING_ERROR = 0.06, 0.15, 0.3, 0.12
 _LEAST_RATIO = 1.02
 
 
@@ -142,7 +143,13 @@ def molecules_per_frame_molecule(mean_on_frames: float | None, context_frames: i
 
 
 def measured_population(
-    rng: np.random.Generator, law: PhotonLaw, *, scale: float, least_photons: float, density_per_px2: float
+    rng: np.random.Generator,
+    law: PhotonLaw,
+    *,
+    scale: float,
+    least_photons: float,
+    density_per_px2: float,
+    crowding: float = 1.0,
 ) -> Population:
     """What a measurement of the whole movie would say of a scene's molecules, errors included.
 
@@ -158,6 +165,8 @@ def measured_population(
         Fainter molecules are not found, effective e⁻.
     density_per_px2 : float
         Mean density of the scene.
+    crowding : float
+        How many times that density surrounds a molecule.
 
     Returns
     -------
@@ -175,4 +184,7 @@ def measured_population(
         for ratio in (middle / low, high / middle)
     )
     density = max(density_per_px2, 1e-6) * np.exp(rng.normal(0.0, _DENSITY_ERROR))
-    return Population(float(level), float(level / below), float(level * above), float(density))
+    # A generator of its own: all else that is drawn stays what it was before crowding was told.
+    error = float(rng.spawn(1)[0].normal(0.0, _CROWDING_ERROR))
+    around = density * float(np.clip(crowding * np.exp(error), *CROWDING_RANGE))
+    return Population(float(level), float(level / below), float(level * above), float(density), around)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.pair_density import density_around
 from smlm_pb.population import Population
 from smlm_pb.simulation.geometry import (
     Box,
@@ -47,6 +48,8 @@ _ALONE_FRACTION, _AT_END_FRACTION = 0.1, 0.1
 _HALO_WIDTH = 2.0
 #: Close pairs of sparse scenes are at most this far apart, px.
 _PAIR_REACH_PX = 1.5
+#: Molecules that the crowding of a structure is taken from.
+_CROWDING_SAMPLE = 200
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -139,6 +142,7 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
             scale=scale,
             least_photons=max(settings.min_photons, _FOUND_ABOVE * float(noise)),
             density_per_px2=density,
+            crowding=_crowding(rng.spawn(1)[0], structure, box),
         )
     return Scene(
         electrons[context].astype(np.float32),
@@ -153,6 +157,17 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
         _neighbours(rng, electrons, context) if context else None,
         None if label is None else label[true],
     )
+
+
+def _crowding(rng: np.random.Generator, structure: Structure, box: Box) -> float:
+    """How many times the mean density surrounds a molecule, of as many on the structure as a movie would show."""
+    x, y = structure.sample(rng, _CROWDING_SAMPLE)
+    if len(x) == 0:
+        return 1.0
+    first, second = np.triu_indices(len(x), 1)
+    apart = (x[first] - x[second], y[first] - y[second])
+    around = density_around(apart, np.ones(len(first)), len(x), np.array((box.width, box.height)))
+    return around * box.area_px2 / len(x)
 
 
 def _with_close_pairs(
@@ -249,7 +264,7 @@ def _draw_structure(
         )
         return filaments, settings.max_line_density_per_px * filaments.extent
     if name == "rings":
-        smallest = log_uniform(rng, 0.4, 4.0)
+        smallest = log_uniform(rng, 0.7, 4.0)
         largest = smallest * rng.uniform(1.0, 2.0)
         per_ring = 2 * np.pi * smallest * log_uniform(rng, 0.1, 0.6)
         n_rings = int(np.clip(round(wanted / max(per_ring, 1.0)), 1, 200))
@@ -259,7 +274,7 @@ def _draw_structure(
         )
         return rings, settings.max_line_density_per_px * rings.extent
     if name == "clusters":
-        smallest = log_uniform(rng, 0.3, 3.0)
+        smallest = log_uniform(rng, 0.6, 3.0)
         per_cluster = 4 * np.pi * smallest**2 * log_uniform(rng, 0.05, 0.4)
         n_clusters = int(np.clip(round(wanted / max(per_cluster, 2.0)), 1, 200))
         clusters = random_clusters(rng, box, n_clusters, sigma_px=(smallest, smallest * rng.uniform(1.0, 2.0)))

@@ -49,7 +49,7 @@ class Batch(NamedTuple):
     photons: Tensor
     #: Scene to which each molecule belongs (molecules,).
     item: Tensor
-    #: What is known of each scene's molecules as a whole (batch, 4), NaN where nothing is; see `smlm_pb.population`.
+    #: What is known of each scene's molecules as a whole (batch, 5), NaN where nothing is; see `smlm_pb.population`.
     population: Tensor | None = None
     #: Error of each position that is a label and not the truth (molecules, 2) as (y, x), px.
     label_sigma: Tensor | None = None
@@ -84,7 +84,7 @@ def collate(scenes: Sequence[Scene]) -> Batch:
 
 
 def populations_of(scenes: Sequence[Scene]) -> npt.NDArray[np.float64]:
-    """What is known of each scene's molecules (scenes, 4), NaN where nothing is."""
+    """What is known of each scene's molecules (scenes, 5), NaN where nothing is."""
     rows = [UNKNOWN_POPULATION if scene.population is None else scene.population.values() for scene in scenes]
     return np.array(rows, np.float64).reshape(len(scenes), len(POPULATION_FIELDS))
 

@@ -120,7 +120,7 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
     truth = truth_of(drawn)
     found = detect(network, drawn, truth.info, device)
     frame = found["frame"]
-    told = experiment.network.told == "population"
+    told = experiment.network.told != "psf"
     width = np.array([scene.psf_sigma_px for scene in drawn])[frame]
     background = found["background"].clip(0) + np.array([scene.read_noise_e for scene in drawn])[frame] ** 2
     return _Seen(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization.model import load_model
 from smlm_pb.networks import NetworkSettings, OffsetRegressionNetwork, PointNetwork, build_network
+from smlm_pb.networks.condition import N_POPULATION
 from smlm_pb.training.batches import Batch, batch_stream
 from smlm_pb.training.calibration import calibrate
 from smlm_pb.training.checkpoint import load_checkpoint, save_checkpoint
@@ -362,7 +363,7 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
     start = load_model(experiment.start_from, "cpu")
     theirs = NetworkSettings(**start.card.network)
     own = experiment.network
-    told_less = theirs.told == "population" and own.told == "psf"
+    told_less = N_POPULATION[own.told] < N_POPULATION[theirs.told]
     # Blocks begin as the identity: a deeper network starts with what the shallower one has learned.
     free = {"told": own.told, "reach_px": own.reach_px, "blocks": max(own.blocks, theirs.blocks)}
     if told_less or theirs.model_copy(update=free) != own:

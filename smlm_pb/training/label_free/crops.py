@@ -146,7 +146,7 @@ def all_molecules(chunks: Sequence[Chunk]) -> Molecules:
 
 
 def population_of(molecules: Molecules, pixels: int) -> Tensor | None:
-    """What a network may be told of the molecules as a whole (1, 4); None without any."""
+    """What a network may be told of the molecules as a whole (1, 5); None without any."""
     if len(molecules.frame) == 0:
         return None
     low, middle, high = torch.quantile(molecules.photons[: 1 << 20], torch.tensor([0.16, 0.5, 0.84])).tolist()
