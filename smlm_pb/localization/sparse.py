@@ -42,7 +42,7 @@ _BELOW = 0.5
 #: From this significance on, light is bright: somewhat less than what the significance rule calls bright.
 _BRIGHT = 6.0
 #: Peaks of what is left near something bright: less significant ones the network does not take for molecules.
-_HIDDEN = 3.0
+_HIDDEN = 3.5
 #: A frame with more bright, or significant, pixels than this for every place that it may have is crowded: the filters
 #: would be in vain.
 _BRIGHT_PX, _LIT_PX = 8, 15
