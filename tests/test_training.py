@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from smlm_pb.errors import Cancelled, ConfigurationError, OutputError
 from smlm_pb.localization import load_model
@@ -134,12 +135,14 @@ def test_the_figure_stands_missing_values(tmp_path, real_figure):
     assert (tmp_path / "progress.png").exists()
 
 
-def test_the_loss_falls(tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_loss_falls(tmp_path, optimizer):
     totals = []
     steady = {"start": 0.9, "end": 0.9}
     experiment = tiny(
         steps=50,
         batch_size=3,
+        optimizer=optimizer,
         learning_rate=5e-3,
         warmup=0.1,
         loss={"bandwidth_px": steady, "count_weight": steady},
@@ -171,6 +174,33 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, finished, stop):
         entry.pop("seconds")
         entry.pop("waiting_share")
     assert histories[0] == histories[1]
+
+
+def test_a_resumed_run_with_muon_equals_an_uninterrupted_one(tmp_path):
+    experiment = tiny(optimizer="muon", network={"channels": 8, "blocks": 2})
+    whole = run(tmp_path / "whole", experiment)
+    run(tmp_path / "parts", experiment, **stop_after(2))
+    run(tmp_path / "parts", experiment, resume=True, **stop_after(3))
+    final = run(tmp_path / "parts", experiment, resume=True)
+    assert_equal_weights(weights(final.model_folder), weights(whole.model_folder))
+    moments = [load_file(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "parts")]
+    assert_equal_weights(*moments)
+    # One momentum for each of the four convolutions, two moments and a step for everything else.
+    kinds = [name.rsplit(".", 1)[1] for name in moments[0] if name.startswith("optimizer.")]
+    assert kinds.count("momentum") == 4
+    assert kinds.count("exp_avg") == kinds.count("step") == sum(1 for _ in moments[0] if _.startswith("network.")) - 4
+
+
+def test_a_checkpoint_from_before_there_was_a_choice_of_optimizers(tmp_path, finished):
+    run(tmp_path, **stop_after(3))
+    path = tmp_path / "checkpoint.safetensors"
+    with safe_open(path, framework="pt") as handle:
+        metadata = json.loads(handle.metadata()["training"])
+    del metadata["experiment"]["optimizer"]
+    save_file(load_file(path), path, metadata={"training": json.dumps(metadata)})
+    with pytest.raises(ConfigurationError, match=r"'optimizer' is 'adamw' there and 'muon' here"):
+        run(tmp_path, tiny(optimizer="muon"), resume=True)
+    assert_equal_weights(weights(run(tmp_path, resume=True).model_folder), weights(finished[1].model_folder))
 
 
 def test_resuming_a_finished_run_changes_nothing(tmp_path):

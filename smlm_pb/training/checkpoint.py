@@ -120,9 +120,20 @@ def _load(module: nn.Module, tensors: dict[str, Tensor], prefix: str) -> None:
 def _refuse_other_experiment(path: Path, stored: dict[str, Any], wanted: dict[str, Any]) -> None:
     # How often progress is saved and how many processes simulate do not change the result.
     free = {"workers", "checkpoint_every_steps", "description"}
+    stored = _with_defaults(stored)
     for key in sorted(set(stored) | set(wanted)):
         if key not in free and stored.get(key) != wanted.get(key):
             raise ConfigurationError(
                 f"Checkpoint {path} was made with other settings: '{key}' is {stored.get(key)!r} there and "
                 f"{wanted.get(key)!r} here; restore the setting, or start anew in another folder."
             )
+
+
+def _with_defaults(experiment: dict[str, Any]) -> dict[str, Any]:
+    """Settings with those that the version which wrote them did not know yet, at what they were by default."""
+    from smlm_pb.training.experiment import Experiment
+
+    try:
+        return Experiment.from_dict(experiment).model_dump(mode="json")
+    except ConfigurationError:  # compared as it is
+        return experiment

@@ -129,7 +129,14 @@ class Experiment(_Section):
     steps: int = Field(20_000, ge=1, description="optimisation steps")
     batch_size: int = Field(8, ge=1, description="scenes per step")
     crop_px: int = Field(48, ge=16, le=512, description="side of a training scene, px")
-    learning_rate: float = Field(1e-3, gt=0, le=0.1, description="peak learning rate of AdamW")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw",
+        description="'muon' orthogonalises the updates of the backbone's convolutions and learns faster from nothing; "
+        "where a run starts from a model it gains nothing",
+    )
+    learning_rate: float = Field(
+        1e-3, gt=0, le=0.1, description="peak learning rate of AdamW; that of orthogonalised updates is twice as high"
+    )
     warmup: float = Field(0.03, ge=0, lt=1, description="share of steps in which the learning rate rises")
     weight_decay: float = Field(1e-4, ge=0, description="decoupled weight decay")
     gradient_clip: float = Field(1.0, gt=0, description="largest gradient, in units of its running median norm × 2")

@@ -28,6 +28,7 @@ from smlm_pb.training.crop_source import SourceBatches, open_source, prepare_net
 from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.export import export_model
 from smlm_pb.training.methods import METHODS
+from smlm_pb.training.optimizers import make_optimizer, set_learning_rate
 from smlm_pb.training.progress import write_history
 from smlm_pb.training.unlabelled_movie import consistency_loss
 from smlm_pb.training.validation import ValidationResult
@@ -90,7 +91,7 @@ class Trainer:
         prepare_network(self.network, experiment)
         self.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = _make_optimizer(self.network, experiment)
+        self.optimizer = make_optimizer(self.network, experiment)
         self.step = 0
         self.best: dict[str, Tensor] | None = None
         self.best_score = -math.inf
@@ -144,8 +145,7 @@ class Trainer:
         """One optimisation step; returns the loss terms."""
         experiment = self.experiment
         progress = self.step / experiment.steps
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(experiment, progress)
+        set_learning_rate(self.optimizer, learning_rate(experiment, progress))
         batch = batch.to(self.device)
         reduced = experiment.precision == "bfloat16" and progress < experiment.float32_at
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced):
@@ -403,16 +403,6 @@ def learning_rate(experiment: Experiment, progress: float) -> float:
         return experiment.learning_rate * (0.05 + 0.95 * progress / experiment.warmup)
     share = (progress - experiment.warmup) / (1 - experiment.warmup)
     return experiment.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
-
-
-def _make_optimizer(network: nn.Module, experiment: Experiment) -> torch.optim.Optimizer:
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": experiment.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=experiment.learning_rate, betas=(0.9, 0.99))
 
 
 def _jittered(sigma: Tensor, experiment: Experiment, step: int) -> Tensor:
