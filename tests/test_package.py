@@ -32,6 +32,7 @@ LAYERS = (
         "localizations",
         "movies",
         "narrow_product",
+        "pair_density",
         "population",
         "psf",
     },
