@@ -108,6 +108,9 @@ class _Outcome:
 
 def run(args: argparse.Namespace) -> int:
     """Localize movie after movie; report at the end."""
+    from smlm_pb.cli.quick import import_torch, keep_numpy_to_one_thread
+
+    keep_numpy_to_one_thread()
     from smlm_pb.cli.inputs import find_movies
     from smlm_pb.localization.settings import JobSettings
     from smlm_pb.localization.to_file import FileRun
@@ -135,6 +138,7 @@ def run(args: argparse.Namespace) -> int:
             cluster=_open_cluster(args, stack),
         )
         if any(movie.problem is None for movie in movies):
+            import_torch()
             file_run.load_model()  # a wrong model or device is wrong for every movie
         try:
             for number, movie in enumerate(movies, start=1):

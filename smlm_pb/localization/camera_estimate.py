@@ -17,7 +17,7 @@ from smlm_pb.localization.psf_width import WidthStatistics, measure_width
 if TYPE_CHECKING:
     from smlm_pb.movies import Movie
 
-    Frames = Movie | npt.ArrayLike
+    Frames = Movie | FrameSample | npt.ArrayLike
 
 Confidence = Literal["high", "medium", "low", "none"]
 
@@ -111,7 +111,7 @@ def estimate_camera(
 
     Parameters
     ----------
-    movie : Movie or array (frame, y, x)
+    movie : Movie, array (frame, y, x), or FrameSample
         Raw camera values in ADU; up to 200 frames are read.
     offset_adu, e_per_adu : float, optional
         Known values; each one makes the other more precise.
@@ -210,7 +210,7 @@ def check_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = 
 
     Parameters
     ----------
-    movie : Movie or array (frame, y, x)
+    movie : Movie, array (frame, y, x), or FrameSample
         Raw camera values in ADU; up to 200 frames are read.
     camera : Camera
         The camera that will be used; maps count by their median.

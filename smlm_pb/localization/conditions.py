@@ -23,6 +23,7 @@ from smlm_pb.movies import check_movie
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from smlm_pb.localization.frame_sample import FrameSample
     from smlm_pb.localization.model import Model
     from smlm_pb.localization.model_card import ModelCard
     from smlm_pb.movies import Movie
@@ -124,6 +125,8 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     ConfigurationError
         When the movie has none of the frames asked for.
     """
+    from smlm_pb.localization.frame_sample import draw_sample
+
     frames, warnings = frame_range(settings.frames, movie)
     origin: dict[str, str] = {}
     pixel_size_nm = settings.pixel_size_nm
@@ -132,24 +135,28 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     elif movie.pixel_size_nm is not None:
         pixel_size_nm, origin["pixel_size_nm"] = movie.pixel_size_nm, FROM_FILE
     warnings += check_movie(movie)
-    psf_sigma_px, remarks = _psf_sigma(movie, settings, card, origin)
+    sample = draw_sample(movie)
+    psf_sigma_px, remarks = _psf_sigma(sample, settings, card, origin)
     warnings += remarks
-    camera, remarks = _camera(movie, settings, psf_sigma_px if origin["psf_sigma_px"] != ASSUMED else None, origin)
+    known_sigma_px = psf_sigma_px if origin["psf_sigma_px"] != ASSUMED else None
+    camera, remarks = _camera(movie, sample, settings, known_sigma_px, origin)
     warnings += remarks
-    background_e, remarks = _background(movie, camera, origin)
+    background_e, remarks = _background(sample, camera, origin)
     warnings += remarks
     warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, origin)
     once = tuple(dict.fromkeys(warnings))
     return Conditions(camera, pixel_size_nm, psf_sigma_px, background_e, frames, origin, once)
 
 
-def _psf_sigma(movie: Movie, settings: JobSettings, card: ModelCard, origin: dict[str, str]) -> tuple[float, list[str]]:
+def _psf_sigma(
+    sample: FrameSample, settings: JobSettings, card: ModelCard, origin: dict[str, str]
+) -> tuple[float, list[str]]:
     if settings.psf_sigma_px is not None:
         origin["psf_sigma_px"] = GIVEN
         return float(settings.psf_sigma_px), []
     from smlm_pb.localization.estimate import estimate_psf_sigma
 
-    estimate = estimate_psf_sigma(movie)
+    estimate = estimate_psf_sigma(sample)
     if estimate.sigma_px is not None:
         origin["psf_sigma_px"] = ESTIMATED
         return float(estimate.sigma_px), list(estimate.warnings)
@@ -160,7 +167,7 @@ def _psf_sigma(movie: Movie, settings: JobSettings, card: ModelCard, origin: dic
 
 
 def _camera(
-    movie: Movie, settings: JobSettings, psf_sigma_px: float | None, origin: dict[str, str]
+    movie: Movie, sample: FrameSample, settings: JobSettings, psf_sigma_px: float | None, origin: dict[str, str]
 ) -> tuple[Camera, list[str]]:
     from smlm_pb.localization.estimate import check_camera, estimate_camera
 
@@ -169,18 +176,18 @@ def _camera(
     origin.setdefault("em_gain", ASSUMED)
     if settings.camera is not None or ("offset_adu" in given and "e_per_adu" in given):
         camera = replace(settings.camera or Camera(), **given)
-        return camera, check_movie(movie, camera) + check_camera(movie, camera, psf_sigma_px=psf_sigma_px)
-    estimate = estimate_camera(movie, psf_sigma_px=psf_sigma_px, **given)
+        return camera, check_movie(movie, camera) + check_camera(sample, camera, psf_sigma_px=psf_sigma_px)
+    estimate = estimate_camera(sample, psf_sigma_px=psf_sigma_px, **given)
     camera = estimate.to_camera()
     origin |= dict.fromkeys(estimate.estimated, ESTIMATED)
     return camera, list(estimate.warnings)
 
 
-def _background(movie: Movie, camera: Camera, origin: dict[str, str]) -> tuple[float, list[str]]:
+def _background(sample: FrameSample, camera: Camera, origin: dict[str, str]) -> tuple[float, list[str]]:
     from smlm_pb.localization.estimate import estimate_background
 
     origin["background_e"] = ESTIMATED
-    estimate = estimate_background(movie, camera)
+    estimate = estimate_background(sample, camera)
     return float(estimate.background), list(estimate.warnings)
 
 

@@ -19,13 +19,13 @@ from smlm_pb.localization.camera_estimate import (
     estimate_camera,
     estimate_gain_and_offset,
 )
-from smlm_pb.localization.frame_sample import draw_sample
+from smlm_pb.localization.frame_sample import FrameSample, draw_sample
 from smlm_pb.localization.psf_width import measure_width
 
 if TYPE_CHECKING:
     from smlm_pb.movies import Movie
 
-    Frames = Movie | npt.ArrayLike
+    Frames = Movie | FrameSample | npt.ArrayLike
 
 __all__ = [
     "BackgroundEstimate",
@@ -73,7 +73,7 @@ def estimate_psf_sigma(frames: Frames) -> PsfEstimate:
 
     Parameters
     ----------
-    frames : Movie or array (frame, y, x)
+    frames : Movie, array (frame, y, x), or FrameSample
         Frames in photo-electrons or in ADU: neither gain nor offset matters. Up to 200 are read.
 
     Returns
@@ -126,7 +126,7 @@ def estimate_background(frames: Frames, camera: Camera | None = None) -> Backgro
 
     Parameters
     ----------
-    frames : Movie or array (frame, y, x)
+    frames : Movie, array (frame, y, x), or FrameSample
         Photo-electrons, or raw values in ADU together with their camera. Up to 200 frames are read.
     camera : Camera, optional
         Converts ADU to photo-electrons, and tells the read noise (1.6 e⁻ when left out).

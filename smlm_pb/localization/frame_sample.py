@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ _PATCH_PX = 64
 _STATIC_FRAMES = 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrameSample:
     """Patches of evenly spaced frames.
 
@@ -60,15 +61,13 @@ class FrameSample:
         edges = np.linspace(0, self.n_frames, n_blocks + 1).round().astype(int)
         return [slice(first, last) for first, last in pairwise(edges)]
 
+    @cached_property
     def deviations(self) -> FloatArray:
-        """Subtract what is static over neighbouring sampled frames.
+        """What is not static over neighbouring sampled frames, array (patch, frame, y, x).
 
-        Returns
-        -------
-        array (patch, frame, y, x)
-            Deviations from the average over about eight neighbouring frames, scaled so that noise that is
-            independent between frames keeps its variance. Static structure and fixed-pattern noise cancel;
-            what blinks stays. Of a single frame the spatial mean is subtracted instead.
+        Deviations from the average over about eight neighbouring frames, scaled so that noise that is
+        independent between frames keeps its variance. Static structure and fixed-pattern noise cancel;
+        what blinks stays. Of a single frame the spatial mean is subtracted instead.
         """
         if self.n_frames == 1:
             return self.patches - self.patches.mean(axis=(2, 3), keepdims=True)
@@ -118,13 +117,13 @@ def _own_weight(n: int) -> float:
     return 1.0 if n == 1 else (1 - 2 / n) / (1 - 1 / n)
 
 
-def draw_sample(movie: Movie | npt.ArrayLike) -> FrameSample:
+def draw_sample(movie: Movie | FrameSample | npt.ArrayLike) -> FrameSample:
     """Draw up to 200 evenly spaced frames, and of large frames evenly spaced patches of 64×64 px.
 
     Parameters
     ----------
-    movie : Movie or array (frame, y, x)
-        Camera values, or photo-electrons.
+    movie : Movie, array (frame, y, x), or FrameSample
+        Camera values, or photo-electrons; a sample that was drawn already is returned.
 
     Returns
     -------
@@ -136,6 +135,8 @@ def draw_sample(movie: Movie | npt.ArrayLike) -> FrameSample:
     MovieError
         When the source is no movie, or the values are no numbers.
     """
+    if isinstance(movie, FrameSample):
+        return movie
     opened = movie if isinstance(movie, Movie) else open_movie(np.asarray(movie))
     area = opened.height * opened.width
     at_most = min(_MAX_FRAMES, max(_MIN_FRAMES, _BUDGET_PX // area))

@@ -190,7 +190,7 @@ def measure_noise(
     if orders is None:
         return None
     high, low = orders
-    deviations, means = sample.deviations(), sample.variance_means()
+    deviations, means = sample.deviations, sample.variance_means()
     mean = _tile(_corner_mean(means, high))
     at_low = _differences(deviations, low)
     at_high = _differences(at_low, high - low)

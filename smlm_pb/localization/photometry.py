@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import tree_of
+from smlm_pb.localization.neighbours import pairs_within
 from smlm_pb.localization.windows import Windows, cut_windows, spots
 
 FloatArray = npt.NDArray[np.float64]
@@ -78,12 +78,15 @@ def _light_of_others(
 ) -> FloatArray:
     """What the other candidates shine into each window (n, y, x)."""
     rows_at, columns_at = cut.rows_at, cut.columns_at
-    shining = np.flatnonzero(rows["probability"] >= _SHINES)
+    shines = rows["probability"] >= _SHINES
     reach = math.sqrt(2) * (rows_at.shape[1] / 2 + 0.5) + _SEEN * psf_sigma_px
-    near = tree_of(rows[chosen]).query_ball_tree(tree_of(rows[shining]), reach)
-    window = np.repeat(np.arange(len(chosen)), [len(n) for n in near])
-    other = shining[np.concatenate([np.asarray(n, np.intp) for n in near])]
-    window, other = window[other != chosen[window]], other[other != chosen[window]]
+    both = np.union1d(chosen, np.flatnonzero(shines))
+    pairs = both[np.stack(pairs_within(rows.take(both), reach)[:2])]
+    one, other = np.hstack((pairs, pairs[::-1]))
+    window = np.full(len(rows), -1)
+    window[chosen] = np.arange(len(chosen))
+    meant = (window[one] >= 0) & shines[other]
+    window, other = window[one[meant]], other[meant]
     x, y = rows["x"][other].astype(np.float64), rows["y"][other].astype(np.float64)
     shares = spots(x, y, rows_at[window], columns_at[window], psf_sigma_px)
     light: FloatArray = np.zeros((len(chosen), rows_at.shape[1], columns_at.shape[1]))

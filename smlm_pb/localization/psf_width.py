@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache
 from math import comb
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -90,8 +91,12 @@ def gaussian_autocorrelation(lag: npt.ArrayLike, sigma_px: npt.ArrayLike) -> Flo
     return second_integral(distance + 1) - 2 * second_integral(distance) + second_integral(distance - 1)
 
 
+#: What was measured of samples that are still in use: width, gain and offset of a movie are asked for one by one.
+_MEASURED: WeakKeyDictionary[FrameSample, WidthStatistics | None] = WeakKeyDictionary()
+
+
 def measure_width(sample: FrameSample) -> WidthStatistics | None:
-    """Fit the pixel covariance of a sample.
+    """Fit the pixel covariance of a sample, once.
 
     Parameters
     ----------
@@ -103,7 +108,12 @@ def measure_width(sample: FrameSample) -> WidthStatistics | None:
     WidthStatistics or None
         None when the frames are too small or hold no fluctuation at all.
     """
-    deviations = sample.deviations()
+    if sample not in _MEASURED:
+        _MEASURED[sample] = _measure(sample.deviations)
+    return _MEASURED[sample]
+
+
+def _measure(deviations: FloatArray) -> WidthStatistics | None:
     weights = _frame_weights(deviations)
     images, labels = _groups(deviations)
     max_lag = min(_MAX_LAG, (min(images.shape[1:]) - 1) // 2)
@@ -308,7 +318,7 @@ def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray, tuple[f
     labels = np.arange(n_frames) * _GROUPS_OF_WINDOW // n_frames
     for k, window in enumerate(windows):
         sample = FrameSample(window[np.newaxis], False, np.inf, "", n_frames)
-        deviations = sample.deviations()
+        deviations = sample.deviations
         weights = _frame_weights(deviations)
         if not weights.any():
             continue
