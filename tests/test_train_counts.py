@@ -171,11 +171,17 @@ def test_what_does_not_go_with_counts_is_said(counted, changes, words):
 # ---- from counts to a model
 
 
-def propose(folder, name):
+def propose(folder, name, **options):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         return propose_from_counts(
-            folder / "movie.npy", folder / name, offset_adu=100, e_per_adu=0.5, psf_sigma_px=1.1, device="cpu"
+            folder / "movie.npy",
+            folder / name,
+            offset_adu=100,
+            e_per_adu=0.5,
+            psf_sigma_px=1.1,
+            device="cpu",
+            **options,
         )
 
 
@@ -187,6 +193,12 @@ def test_what_counts_cannot_teach_is_warned_of(counted):
     assert not windows.warnings
     assert windows.experiment.crop_px == 32
     assert windows.experiment.network.start_logit == pytest.approx(math.log(0.01), abs=0.4)
+
+
+def test_a_trained_network_is_not_taught_like_a_new_one(counted):
+    new, trained = (propose(counted, "windows.csv", start=start).experiment for start in (None, "fast"))
+    assert (new.optimizer, trained.optimizer) == ("muon", "adamw")
+    assert new.learning_rate == 10 * trained.learning_rate
 
 
 def test_from_counts_to_a_model(counted, tmp_path, capsys):

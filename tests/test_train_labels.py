@@ -285,6 +285,7 @@ def test_a_shift_is_warned_of_and_can_be_taken_off(movie):
     assert source.sigma_px == pytest.approx(0.2, abs=0.06), "measured against the model"
     assert source.shift_px == (0.0, 0.0)
     assert proposal.experiment.start_from is None
+    assert proposal.experiment.optimizer == "muon"
     straight = propose_from_labels(movie / "movie.npy", [movie / "table.csv"], subtract_shift=True, **options)
     assert straight.experiment.data.labels[0].shift_px == pytest.approx((0.3, -0.2), abs=0.05)
     assert not any("inherited" in warning for warning in straight.warnings)

@@ -179,3 +179,67 @@ def test_time_to_most_of_a_gain(script):
     fine_tune = script("fine_tune")
     assert fine_tune._time_to([(1, 0.5), (2, 0.6), (3, 0.69), (4, 0.7), (5, 0.68)], 0.9) == 3
     assert fine_tune._time_to([(1, 0.5), (2, 0.5), (3, 0.4)], 0.95) is None
+
+
+# ---- optimizers
+
+
+def a_curve(*losses, kind="nothing", optimizer="adamw", rate=1e-3, seed=0):
+    """A run with a loss every ten steps, and a Jaccard index that rises as it falls."""
+    curve = [{"step": 10 * k, "loss": loss, "jaccard": 1 - loss / 10} for k, loss in enumerate(losses)]
+    times = {"step_s": 0.06, "optimizer_ms": 1.0, "steps_done": 10 * (len(losses) - 1)}
+    return {"kind": kind, "optimizer": optimizer, "learning_rate": rate, "seed": seed, "curve": curve, **times}
+
+
+def test_optimizers_are_compared_and_continue(script, tmp_path, monkeypatch, capsys):
+    optimizers = script("optimizers")
+    monkeypatch.setattr(script("_taught"), "QUICK_RESULTS", tmp_path)
+    monkeypatch.setattr(optimizers, "ADAMW_RATES", (1e-3,))
+    monkeypatch.setattr(optimizers, "MUON_RATES", (1e-3,))
+    monkeypatch.setattr(optimizers, "FAR_RATES", ())
+    for kind in ("example", "positions"):
+        monkeypatch.delitem(optimizers.KINDS, kind)
+    options = ["--quick", "--threads", "1", "--out", str(tmp_path)]
+    assert optimizers.main([*options, "--only", "nothing"]) == 0
+    assert not (tmp_path / "optimizers.json").exists()
+    trained = capsys.readouterr().out.count('"origin"')
+    assert optimizers.main(options) == 0
+    assert trained == 2
+    assert capsys.readouterr().out.count('"origin"') == 6
+    record = json.loads((tmp_path / "optimizers.json").read_text(encoding="utf-8"))
+    arms = {(arm["kind"], arm["optimizer"]): arm["runs"]["0"] for arm in reversed(record["results"]["arms"])}
+    assert {kind for kind, _ in arms} == {"nothing", "counts", "fine-tune"}
+    for kind in ("nothing", "counts", "fine-tune"):
+        curves = [arms[kind, name]["curve"] for name in ("adamw", "muon")]
+        assert curves[0][0] == curves[1][0]  # the same start, judged on the same scenes
+        assert curves[0][-1]["loss"] != curves[1][-1]["loss"]
+    assert all(len(row) == len(table["columns"]) for table in record["tables"] for row in table["rows"])
+    assert (tmp_path / "optimizers.png").stat().st_size > 5000
+
+
+def test_steps_to_a_loss_lie_between_the_points_of_a_curve(script):
+    optimizers = script("optimizers")
+    run = a_curve(9.0, 5.0, 3.0, 4.0)
+    assert optimizers._steps_to(run, 4.0, "loss") == pytest.approx(15)
+    assert optimizers._steps_to(run, 0.7, "jaccard", rising=True) == pytest.approx(20)
+    assert math.isnan(optimizers._steps_to(run, 2.0, "loss"))
+
+
+def test_muon_is_held_against_adamws_best_rate(script):
+    optimizers = script("optimizers")
+    runs = [
+        a_curve(9.0, 6.0, final, rate=rate, seed=seed) for rate, final in ((1e-3, 5.0), (2e-3, 4.0)) for seed in (0, 1)
+    ]
+    runs += [a_curve(9.0, 4.0, 3.0 + 2 * seed, optimizer="muon", seed=seed) for seed in (0, 1)]
+    runs += [
+        a_curve(9.0, final, kind="fine-tune", optimizer=name, rate=rate)
+        for name, rate, final in (("adamw", 1e-3, 5.0), ("adamw", 2e-3, 4.5), ("muon", 1e-3, 4.0))
+    ]
+    arms = optimizers._arms(runs)
+    assert optimizers._best_adamw(arms) == ("nothing", "adamw", 2e-3)
+    rows = {row[0]: row for row in optimizers._table(arms).rows}
+    assert rows["AdamW, 0.002"][4] == "–"
+    assert rows["AdamW, 0.001"][4] == "never"
+    assert rows["Muon, 0.001 (0.002 for convolutions)"][4] == "10 ± 0"
+    assert [row[-1] for row in optimizers._proposed_table(arms).rows] == ["0.050"]
+    assert optimizers._reached([10.0, math.nan]) == "10 (1 of 2 seeds)"

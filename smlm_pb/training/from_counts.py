@@ -14,7 +14,15 @@ from smlm_pb.losses import start_logit
 from smlm_pb.movies import open_movie
 from smlm_pb.training.count_table import CountTable, read_counts
 from smlm_pb.training.experiment import Experiment
-from smlm_pb.training.proposal import SMALL_NETWORK, Proposal, card_ranges, movie_conditions, movie_section, name_of
+from smlm_pb.training.proposal import (
+    SMALL_NETWORK,
+    Proposal,
+    card_ranges,
+    movie_conditions,
+    movie_section,
+    name_of,
+    optimizer_for,
+)
 
 if TYPE_CHECKING:
     import os
@@ -100,6 +108,7 @@ def propose_from_counts(
             "steps": steps,
             "batch_size": 16,
             "crop_px": crop,
+            "optimizer": optimizer_for(start),
             "learning_rate": _FINE_TUNE_RATE if start else _RATE,
             "ema_decay": min(0.999, 1 - 10 / max(steps, 20)),
             "workers": 0,

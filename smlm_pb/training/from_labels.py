@@ -27,6 +27,7 @@ from smlm_pb.training.proposal import (
     movie_conditions,
     movie_section,
     name_of,
+    optimizer_for,
     own_training,
 )
 
@@ -267,6 +268,7 @@ def _experiment(
         },
         "steps": steps,
         "crop_px": crop,
+        "optimizer": optimizer_for(start),
         "learning_rate": _FINE_TUNE_RATE if start else _RATE,
         "ema_decay": min(0.999, 1 - 10 / max(steps, 20)),
         "psf_sigma_jitter": own.get("psf_sigma_jitter", 0.03),

@@ -168,6 +168,11 @@ def own_training(start: str) -> Mapping[str, Any]:
     return Experiment.from_yaml(path).model_dump(mode="json") if path.exists() else {}
 
 
+def optimizer_for(start: object | None) -> str:
+    """The optimizer that learns faster: from nothing Muon; a trained network gains too little by it."""
+    return "muon" if start is None else "adamw"
+
+
 def name_of(movie: str, kind: str) -> str:
     """A model's name made of a movie's."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", re.sub(r"(\.ome)?\.(tiff?|npy|zarr|nd2|czi)$", "", movie)).strip("-._")
