@@ -292,6 +292,83 @@ def test_wrong_camera_values_are_noticed() -> None:
     assert check_camera(frames, Camera(offset_adu=100, e_per_adu=0.5, em_gain=1.0, read_noise_e=2.0)) == []
 
 
+def _near(warning: str, name: str) -> float:
+    """The value that would fit, as a warning says it."""
+    return float(warning.split(f"{name} near ")[1].split()[0].rstrip(":;"))
+
+
+@pytest.mark.parametrize("factor", [0.2, 0.5, 1.0, 2.0, 5.0, 60.0])
+def test_a_gain_that_does_not_fit_the_noise_is_noticed_without_the_offset(factor: float) -> None:
+    frames = _record(_expected(21), e_per_adu=0.5)
+    estimate = estimate_camera(frames, e_per_adu=0.5 * factor)
+    if factor == 1:
+        assert estimate.warnings == ()
+        return
+    (warning,) = estimate.warnings
+    assert f"e_per_adu = {0.5 * factor:g}" in warning
+    assert float(warning.split("light ")[1].split()[0]) == pytest.approx(factor, rel=0.1)
+    assert _near(warning, "e_per_adu") == pytest.approx(0.5, rel=0.1)
+    assert ("em_gain missing" in warning) == (factor > 4)
+    assert (estimate.e_per_adu, estimate.estimated) == (0.5 * factor, ("offset_adu",))  # told, not overruled
+
+
+@pytest.mark.parametrize("offset", [0.0, 60.0, 100.0, 105.0])
+def test_an_offset_that_does_not_fit_the_noise_is_noticed_without_the_gain(offset: float) -> None:
+    warnings = estimate_camera(_record(_expected(21), e_per_adu=0.5), offset_adu=offset).warnings
+    assert len(warnings) == (offset < 100)
+    for warning in warnings:
+        assert _near(warning, "offset_adu") == pytest.approx(100, abs=8)
+
+
+def test_a_gain_without_contrast_is_judged_by_the_offset_that_it_implies() -> None:
+    blank = np.full((60, 64, 64), 50.0)
+    frames = _record(blank, e_per_adu=0.5)
+    right, wrong = (
+        [warning for warning in estimate_camera(frames, e_per_adu=gain).warnings if "does not fit" in warning]
+        for gain in (0.5, 30)
+    )
+    assert right == []
+    assert "implies an offset of -" in wrong[0]
+
+
+def test_the_value_that_is_wrong_is_named() -> None:
+    frames = _record(_expected(21), e_per_adu=0.5)
+    (gain,) = check_camera(frames, Camera(offset_adu=100, e_per_adu=30))
+    assert _near(gain, "e_per_adu") == pytest.approx(0.5, rel=0.1)
+    assert "offset_adu near" not in gain
+    (offset,) = check_camera(frames, Camera(offset_adu=20, e_per_adu=0.5))
+    assert _near(offset, "offset_adu") == pytest.approx(100, abs=8)
+    assert "e_per_adu near" not in offset
+    blank = _record(np.full((60, 64, 64), 50.0), e_per_adu=0.5)
+    (either,) = check_camera(blank, Camera(offset_adu=20, e_per_adu=0.5))  # nobody can tell
+    assert _near(either, "offset_adu") == pytest.approx(100, abs=8)
+    assert "e_per_adu near" in either
+
+
+_LIGHT = {
+    "sparse": {"molecules": {"density_per_um2": 0.02, "photons": 3000.0}},
+    "dense": {"molecules": {"density_per_um2": 6.0, "photons": 1500.0}},
+    "structured": {"background": {"photons_per_px": 300.0, "shape": "blobs", "contrast": 1.0}},
+    "decaying": {"background": {"photons_per_px": 200.0, "shape": "gradient", "decay_frames": 60.0}},
+    "multiplied": {"camera": {"offset_adu": 200.0, "e_per_adu": 10.0, "em_gain": 150.0, "read_noise_e": 60.0}},
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("light", _LIGHT)
+def test_cameras_that_are_told_rightly_are_not_doubted(light: str, seed: int) -> None:
+    from smlm_pb.simulation import simulate
+    from smlm_pb.simulation.presets import density_sweep
+
+    recipe = density_sweep(1.0, frames=80, seed=seed, **_LIGHT[light])
+    frames, _ = simulate(recipe)
+    camera = recipe.camera.camera()
+    assert check_camera(frames, camera) == []
+    for value in ({"e_per_adu": camera.e_per_adu}, {"offset_adu": camera.offset_adu}):
+        estimate = estimate_camera(frames, em_gain=camera.em_gain, **value)
+        assert not any("does not fit" in warning for warning in estimate.warnings)
+
+
 # ---------------------------------------------------------------------------------------- background
 
 

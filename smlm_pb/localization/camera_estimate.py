@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from smlm_pb.camera import Camera
 from smlm_pb.errors import CameraError
+from smlm_pb.localization.camera_check import ERRORS, MISFIT, hold_against_noise, tell_wrong_variance
 from smlm_pb.localization.frame_sample import FloatArray, FrameSample, draw_sample
 from smlm_pb.localization.noise import NoiseLine, leakage, measure_noise
 from smlm_pb.localization.psf_width import WidthStatistics, measure_width
@@ -26,6 +27,7 @@ _CONFIDENCE: tuple[tuple[Confidence, float], ...] = (("high", 0.05), ("medium", 
 #: Read variance (e⁻², before multiplication) that is assumed when it is not given, and its uncertainty.
 _READ_VARIANCE = {1.0: (2.56, 2.0), 2.0: (0.05, 0.1)}
 _QUANTIZATION_ADU2 = 1 / 12
+_BOTH = ("offset_adu", "e_per_adu")
 
 
 @dataclass(frozen=True)
@@ -170,14 +172,7 @@ def estimate_camera(
     if line is None or not np.isfinite(line.covariance).all():
         why = f"movie {sample.name} is too small or too short to separate noise from molecules; {_REMEDY}"
         return replace(given, confidence="none", reason=why)
-    solution = _Solution(
-        line=np.array([line.slope, line.intercept]),
-        covariance=line.covariance,
-        excess=excess,
-        read_variance=read_variance,
-        read_error=read_error,
-        quantization=_QUANTIZATION_ADU2 if sample.integer else 0.0,
-    )
+    solution = alone = _Solution.of(line, sample, excess=excess, read_variance=read_variance, read_error=read_error)
     if e_per_adu is not None:
         solution = solution.with_gain(camera.em_gain / e_per_adu)
     elif offset_adu is not None:
@@ -188,7 +183,13 @@ def estimate_camera(
             )
             return replace(given, confidence="none", reason=why)
         solution = solution.with_offset(offset_adu, line.mean)
-    return _report(sample, line, solution, given)
+    report = _report(sample, line, solution, given)
+    if len(names) == 2:
+        return report
+    free = _report(sample, line, alone, replace(given, e_per_adu=None, offset_adu=None, estimated=_BOTH))
+    read_noise_e = float(np.sqrt(read_variance))
+    misfit = hold_against_noise(sample.name, camera, free, report, mean_adu=line.mean, read_noise_e=read_noise_e)
+    return replace(report, warnings=(*misfit, *report.warnings))
 
 
 def estimate_gain_and_offset(
@@ -213,15 +214,15 @@ def check_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = 
     movie : Movie, array (frame, y, x), or FrameSample
         Raw camera values in ADU; up to 200 frames are read.
     camera : Camera
-        The camera that will be used; maps count by their median.
+        The camera that will be used; maps count by their median, and by the mean of their read variance.
     psf_sigma_px : float, optional
         Width of the PSF; measured from the movie when left out.
 
     Returns
     -------
     list of str
-        One warning when the noise differs by more than a third, clearly beyond its error, or is not that of
-        raw frames; empty otherwise.
+        One warning, with what would fit, when the noise differs by more than a third, clearly beyond its error, or is
+        not that of raw frames; empty otherwise.
 
     Raises
     ------
@@ -230,7 +231,8 @@ def check_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = 
     """
     sample = draw_sample(movie)
     excess = camera.excess_noise_factor
-    read_variance = float(np.median(camera.read_variance_e2))
+    # The mean, because variances add up: a few noisy pixels of a map count where there is little light.
+    read_variance = float(np.mean(camera.read_variance_e2))
     e_per_adu, offset = float(np.median(camera.e_per_adu)), float(np.median(camera.offset_adu))
     width = measure_width(sample)
     sigma = _trusted_width(width) if psf_sigma_px is None else psf_sigma_px
@@ -245,14 +247,15 @@ def check_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = 
     expected = excess * adu_per_e * max(line.mean - offset, 0.0) + read_variance * adu_per_e**2
     expected += _QUANTIZATION_ADU2 if sample.integer else 0.0
     ratio = line.variance / expected
-    if 0.75 < ratio < 1.33 or abs(line.variance - expected) < 4 * line.variance_error:
+    if 1 / MISFIT < ratio < MISFIT or abs(line.variance - expected) < ERRORS * line.variance_error:
         return []
-    fitting = e_per_adu / ratio
-    return [
-        f"Movie {sample.name}: its noise variance is {ratio:.2g} times what e_per_adu = {e_per_adu:g}, "
-        f"em_gain = {camera.em_gain:g} and offset_adu = {offset:g} imply; e_per_adu near {fitting:.2g} "
-        "would fit: check the camera values."
-    ]
+    known = {"em_gain": camera.em_gain, "read_noise_e": float(np.median(camera.read_noise_e)), "psf_sigma_px": sigma}
+    fitting = {
+        "free": estimate_camera(sample, **known),
+        "with_offset": estimate_camera(sample, offset_adu=offset, **known),
+        "with_gain": estimate_camera(sample, e_per_adu=e_per_adu, **known),
+    }
+    return [tell_wrong_variance(sample.name, camera, ratio, **fitting)]
 
 
 def _trusted_width(width: WidthStatistics | None) -> float | None:
@@ -276,6 +279,20 @@ class _Solution:
     @property
     def adu_per_e(self) -> float:
         return float(self.line[0] / self.excess)
+
+    @classmethod
+    def of(
+        cls, line: NoiseLine, sample: FrameSample, *, excess: float, read_variance: float, read_error: float
+    ) -> _Solution:
+        """What the line alone tells."""
+        return cls(
+            line=np.array([line.slope, line.intercept]),
+            covariance=line.covariance,
+            excess=excess,
+            read_variance=read_variance,
+            read_error=read_error,
+            quantization=_QUANTIZATION_ADU2 if sample.integer else 0.0,
+        )
 
     @property
     def gain_error(self) -> float:
