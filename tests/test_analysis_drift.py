@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from smlm_pb.analysis import apply_drift, correct_drift, estimate_drift
+from smlm_pb.analysis.drift import Drift
 from smlm_pb.analysis.drift_correlation import _quadratic_peak, _solve_redundant
 from smlm_pb.analysis.drift_figure import drift_figure, save_path
 from smlm_pb.analysis.drift_joint import Rows, banded_product, posterior, settle
@@ -225,6 +226,25 @@ def test_figure_and_path_of_both_outcomes(tmp_path):
 
     still, _ = drifting("none", 0, n=4000)
     assert "not applied" in drift_figure(estimate_drift(still)).axes[0].get_title()
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_the_figure_of_a_drift_along_one_axis_can_be_read(axis):
+    """Its path is a line, beside which the numbers of the other axis need room; and a long reason needs two lines."""
+    path = np.zeros((N_FRAMES, 2))
+    path[:, axis], path[:, 1 - axis] = np.linspace(0, 900, N_FRAMES), np.linspace(0, 5, N_FRAMES)
+    reason = "the drift found in one half of the field is another one than that in the other half, by 31 nm of 900 nm"
+    figure = drift_figure(Drift(path[:, 0], path[:, 1], "kernel", False, reason, np.nan, 0.0, 0.0, path, {}))
+    figure.draw_without_rendering()
+    over_time, plane = figure.axes[:2]
+    box = plane.get_window_extent()
+    assert 0.5 < box.height / box.width < 2
+    for labels in (plane.get_xticklabels(), plane.get_yticklabels()):
+        extents = [label.get_window_extent() for label in labels if label.get_text()]
+        assert not any(one.overlaps(other) for k, one in enumerate(extents) for other in extents[:k])
+    title = over_time.title.get_window_extent()
+    assert figure.bbox.x0 <= title.x0
+    assert title.x1 <= plane.title.get_window_extent().x0
 
 
 def test_command_corrects_draws_and_tells(tmp_path, capsys):

@@ -44,12 +44,13 @@ def drift_figure(drift: Drift) -> Figure:
     over_time.legend(frameon=False)
     title = f"drift ({drift.method})"
     if not drift.accepted:
-        title = "not applied: " + textwrap.shorten(drift.reason, 90)
+        title = textwrap.fill("not applied: " + textwrap.shorten(drift.reason, 110), 64)
     elif np.isfinite(drift.error_nm):
         title += f", remaining error at least {drift.error_nm:.1f} nm per axis"
     over_time.set_title(title, fontsize=9)
     points = plane.scatter(*drift.proposed_nm.T, c=frame, s=3, cmap="viridis")
-    plane.set(xlabel="x (nm)", ylabel="y (nm)", aspect="equal")
+    plane.set(xlabel="x (nm)", ylabel="y (nm)")
+    plane.set_aspect("equal", adjustable="datalim")  # a path along one axis needs room for the other's labels, too
     plane.set_title("path", fontsize=9)
     plane.invert_yaxis()  # as in the image
     figure.colorbar(points, ax=plane, label="frame")
