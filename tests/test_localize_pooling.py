@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smlm_pb.camera import Camera
-from smlm_pb.localization.candidate_finder import _one_per_molecule, precision_limit
+from smlm_pb.localization.candidate_finder import _one_per_molecule, background_variance, precision_limit
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.pooling import MOST_IN_ONE_PLACE, MOST_PROBABILITY, REACH_PX, pool_shares
@@ -189,5 +189,5 @@ def test_the_limit_of_a_candidate_without_light_is_a_number():
     rows = candidates((0, 5.0, 5.0, 0.5), (0, 9.0, 9.0, 0.5))
     rows["photons"] = 0.0, 1000.0
     rows["background"] = -1.0, 20.0
-    dark, bright = precision_limit(rows, 1.1, Camera())
+    dark, bright = precision_limit(rows, background_variance(rows, Camera()), 1.1, Camera())
     assert dark > 10 * bright > 0

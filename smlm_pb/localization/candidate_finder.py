@@ -260,7 +260,7 @@ def _one_per_molecule(
         calibrated = calibration.apply(
             rows,
             psf_sigma_px=psf_sigma_px,
-            limit_px=precision_limit(rows, psf_sigma_px, camera),
+            limit_px=precision_limit(rows, variance, psf_sigma_px, camera),
             background_e=variance / camera.excess_noise_factor,
             excess_noise_factor=camera.excess_noise_factor,
             population=population,
@@ -273,13 +273,17 @@ def _one_per_molecule(
     return Candidates(rows.take(np.flatnonzero(above)), listed.expected_unlisted + unlisted)
 
 
-def precision_limit(rows: npt.NDArray[Any], psf_sigma_px: float, camera: Camera) -> npt.NDArray[np.float64]:
-    """Smallest possible localization precision (n,) of candidates, were they alone, px."""
+def precision_limit(
+    rows: npt.NDArray[Any], variance: npt.NDArray[np.float64], psf_sigma_px: float, camera: Camera
+) -> npt.NDArray[np.float64]:
+    """Smallest possible localization precision (n,) of candidates, were they alone, px.
+
+    ``variance`` (n,) is that of :func:`background_variance`.
+    """
     from smlm_pb.refinement.crlb import mortensen_mle
 
     photons = rows["photons"].clip(1.0)  # beside a very bright bead next to nothing may be left for a candidate
-    excess = camera.excess_noise_factor
-    return mortensen_mle(photons, background_variance(rows, camera), psf_sigma_px, excess=excess)
+    return mortensen_mle(photons, variance, psf_sigma_px, excess=camera.excess_noise_factor)
 
 
 def background_variance(rows: npt.NDArray[Any], camera: Camera) -> npt.NDArray[np.float64]:
