@@ -323,12 +323,9 @@ def test_an_offset_that_does_not_fit_the_noise_is_noticed_without_the_gain(offse
 def test_a_gain_without_contrast_is_judged_by_the_offset_that_it_implies() -> None:
     blank = np.full((60, 64, 64), 50.0)
     frames = _record(blank, e_per_adu=0.5)
-    right, wrong = (
-        [warning for warning in estimate_camera(frames, e_per_adu=gain).warnings if "does not fit" in warning]
-        for gain in (0.5, 30)
-    )
-    assert right == []
-    assert "implies an offset of -" in wrong[0]
+    assert estimate_camera(frames, e_per_adu=0.5).warnings == ()
+    (warning,) = estimate_camera(frames, e_per_adu=30).warnings
+    assert "implies an offset of -" in warning
 
 
 def test_the_value_that_is_wrong_is_named() -> None:

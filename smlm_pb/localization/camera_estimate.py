@@ -340,7 +340,7 @@ class _Solution:
 
 def _report(sample: FrameSample, line: NoiseLine, solution: _Solution, given: CameraEstimate) -> CameraEstimate:
     """Judge a solution: confidence, warnings, or refusal. ``given`` holds the values that were given."""
-    warnings = _warnings(sample, line)
+    warnings = _warnings(sample, line, given)
     error = 0.0
     if "e_per_adu" in given.estimated:
         error = solution.gain_error if solution.adu_per_e > 0 else np.inf
@@ -392,9 +392,9 @@ def _too_flat(sample: FrameSample, given: CameraEstimate, error: float) -> str:
     )
 
 
-def _warnings(sample: FrameSample, line: NoiseLine) -> tuple[str, ...]:
+def _warnings(sample: FrameSample, line: NoiseLine, given: CameraEstimate) -> tuple[str, ...]:
     found = []
-    if line.leak_fraction > 0.15:
+    if line.leak_fraction > 0.15 and "e_per_adu" in given.estimated:
         found.append(
             f"Movie {sample.name}: the PSF is so narrow that it reaches into the noise "
             f"({100 * line.leak_fraction:.0f} % were subtracted); the gain is less certain than its error "
