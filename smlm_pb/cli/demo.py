@@ -43,6 +43,9 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Localize, show, compare, draw."""
+    from smlm_pb.cli.quick import import_torch, keep_numpy_to_one_thread
+
+    keep_numpy_to_one_thread()
     from smlm_pb.formats import read_table
     from smlm_pb.formats.output import check_target
     from smlm_pb.localization import localize_to_file
@@ -51,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     picture = args.out / "filaments.png"
     if args.out.is_dir():
         check_target(picture, args.overwrite)
+    import_torch()
     with ExitStack() as stack:
         sample = files("smlm_pb.sample_data")
         path, truth_path = (stack.enter_context(as_file(sample / name)) for name in _FILES)
