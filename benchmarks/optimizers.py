@@ -245,7 +245,7 @@ def _steps_to(run: Mapping[str, Any], goal: float, name: str, *, rising: bool = 
 def _table(arms: Arms) -> Table:
     best = _best_adamw(arms)
     rows = []
-    for arm, runs in arms.items():
+    for arm, runs in sorted(arms.items()):
         if arm[0] != NOTHING:
             continue
         seeds = [seed for seed in runs if seed in arms[best]]
@@ -306,20 +306,22 @@ def _proposed_table(arms: Arms) -> Table:
 def _figure(arms: Arms) -> Any:
     figure, axes = new_figure(2, width=4.4, height=3.4)
     best = _best_adamw(arms)
-    blue, sky, grey = COLOURS["ours"], COLOURS["ours, second"], COLOURS["reference"]
-    for arm, runs in arms.items():
+    colours = {"muon": [COLOURS["ours"], COLOURS["ours, second"]], "adamw": [COLOURS["reference"]] * len(arms)}
+    styles = {"muon": ["-", "-"], "adamw": [":", "-.", "--"] * len(arms)}
+    for arm, runs in sorted(arms.items()):
         if arm[0] != NOTHING:
             continue
-        colour = blue if arm[1] == "muon" else COLOURS["other"] if arm == best else grey
+        colour, style = COLOURS["other"], "-"
+        if arm != best:
+            colour, style = colours[arm[1]].pop(0), styles[arm[1]].pop(0)
         for ax, name in zip(axes[0], ("loss", "jaccard"), strict=True):
             steps = [point["step"] for point in next(iter(runs.values()))["curve"]]
             values = np.array([[point[name] for point in run["curve"]] for run in runs.values()])
-            if arm[1] == "muon" or arm == best:
+            if style == "-":
                 ax.fill_between(steps[1:], values[:, 1:].min(0), values[:, 1:].max(0), color=colour, alpha=0.2, lw=0)
-            style = "--" if colour == grey and arm[2] > best[2] else ":" if colour == grey else "-"
             ax.plot(steps[1:], values[:, 1:].mean(0), style, color=colour, label=f"{_NAMES[arm[1]]}, {arm[2]:g}")
     for ax, name in zip(axes[0], ("loss", "jaccard"), strict=True):
-        ax.axhline(float(np.mean(_final(arms[best], name))), color=sky, lw=0.8, zorder=0)
+        ax.axhline(float(np.mean(_final(arms[best], name))), color=COLOURS["other"], lw=0.8, zorder=0)
     axes[0, 0].set(xlabel="step", ylabel="loss on unseen scenes", title="From nothing (mean and range of seeds)")
     axes[0, 1].set(xlabel="step", ylabel="Jaccard index within .5 px", title="Found on unseen scenes")
     axes[0, 0].legend(frameon=False)
