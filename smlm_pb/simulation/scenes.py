@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.pair_density import density_around
+from smlm_pb.pair_density import FARTHEST_PX, density_around
 from smlm_pb.population import Population
 from smlm_pb.simulation.geometry import (
     Box,
@@ -161,13 +161,15 @@ def draw_scene(rng: np.random.Generator, settings: SceneSettings, size_px: int |
 
 def _crowding(rng: np.random.Generator, structure: Structure, box: Box) -> float:
     """How many times the mean density surrounds a molecule, of as many on the structure as a movie would show."""
-    x, y = structure.sample(rng, _CROWDING_SAMPLE)
-    if len(x) == 0:
+    from scipy.spatial import cKDTree
+
+    position = np.stack(structure.sample(rng, _CROWDING_SAMPLE), axis=1)
+    if len(position) == 0:
         return 1.0
-    first, second = np.triu_indices(len(x), 1)
-    apart = (x[first] - x[second], y[first] - y[second])
-    around = density_around(apart, np.ones(len(first)), len(x), np.array((box.width, box.height)))
-    return around * box.area_px2 / len(x)
+    first, second = cKDTree(position).query_pairs(FARTHEST_PX, output_type="ndarray").T
+    dx, dy = (position[first] - position[second]).T
+    around = density_around((dx, dy), np.ones(len(first)), len(position), np.array((box.width, box.height)))
+    return around * box.area_px2 / len(position)
 
 
 def _with_close_pairs(
