@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import math
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -16,11 +17,13 @@ from smlm_pb.camera import Camera
 from smlm_pb.cli import main as cli
 from smlm_pb.errors import Cancelled, ConfigurationError, MovieError, OutputError
 from smlm_pb.localization import load_model
+from smlm_pb.pair_density import FARTHEST_PX, NEAREST_PX
+from smlm_pb.population import CROWDING_RANGE
 from smlm_pb.simulation import Recipe, simulate
 from smlm_pb.simulation.sampled_psf import SampledPsf, read_psf
 from smlm_pb.training import Experiment
 from smlm_pb.training.label_free import LabelFreeSettings, learn_unlabelled
-from smlm_pb.training.label_free.crops import Crops
+from smlm_pb.training.label_free.crops import Crops, population_of
 from smlm_pb.training.label_free.kernel import Kernel
 from smlm_pb.training.label_free.molecules import Frames, Molecules, Reconstruction, log_likelihood
 from smlm_pb.training.label_free.proposals import better, evidence, merged, peaks, strongest
@@ -295,6 +298,20 @@ def test_an_elongated_psf_is_found_from_a_round_start(tmp_path):
     for separation in (5.0, 4.0, 3.0, 2.5):
         chunks = run_round(chunks, Limits(most=60, separation_px=separation))
     assert correlation(chunks[0][1].kernel, true) > 0.998
+
+
+def test_networks_are_told_how_crowded_the_molecules_of_the_movie_lie():
+    """Pairs 3 px apart, and as many molecules on a loose grid."""
+    frame = torch.arange(8).repeat_interleave(8)
+    place = torch.stack(torch.meshgrid(torch.arange(4), torch.arange(2), indexing="ij"), -1).reshape(8, 2).repeat(8, 1)
+    alone, photons = 12.0 * place.float() + 6, torch.full((64,), 900.0)
+    paired = torch.cat((alone, alone + torch.tensor([0.0, 3.0])))
+    shape = (8, 64, 64)
+    even = population_of(Molecules(frame, alone, photons), shape)[0]
+    crowded = population_of(Molecules(frame.repeat(2), paired, photons.repeat(2)), shape)[0]
+    assert even[3] == pytest.approx(64 / math.prod(shape))
+    assert even[4] == pytest.approx(CROWDING_RANGE[0] * even[3])
+    assert crowded[4] == pytest.approx(1 / (math.pi * (FARTHEST_PX**2 - NEAREST_PX**2)), rel=0.06)
 
 
 def test_crops_hold_their_molecules_and_are_the_same_again(explained):

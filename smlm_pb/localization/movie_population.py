@@ -122,26 +122,41 @@ def population_of(
     low, middle, high = np.percentile(photons, _PERCENTILES)
     blur = _photon_error(middle, float(np.median(chosen["background"])) / excess, camera, psf_sigma_px)
     below, above = (np.sqrt(max(np.log(ratio) ** 2 - blur**2, 0.0)) for ratio in (middle / low, high / middle))
-    total = float(rows["probability"].sum(dtype=np.float64))
-    density = total / float(np.prod(shape))
-    around = _density_around(rows, total, shape)
+    probability = rows["probability"].astype(np.float64)
     return Population(
         photons=float(middle),
         photons_low=float(middle / max(_LEAST_RATIO, np.exp(below))),
         photons_high=float(middle * max(_LEAST_RATIO, np.exp(above))),
-        density_per_px2=density,
-        density_around_px2=min(max(around, CROWDING_RANGE[0] * density), CROWDING_RANGE[1] * density),
+        density_per_px2=float(probability.sum()) / float(np.prod(shape)),
+        density_around_px2=measured_density_around(rows, probability, shape),
         photon_scale=scale,
     )
 
 
-def _density_around(rows: npt.NDArray[Any], total: float, shape: tuple[int, ...]) -> float:
-    """Density of others around a molecule, every candidate counted as far as it is likely, px⁻²."""
+def measured_density_around(rows: Any, probability: npt.NDArray[np.float64], shape: tuple[int, ...]) -> float:
+    """Density of others around a molecule, every candidate counted as far as it is likely.
+
+    Parameters
+    ----------
+    rows : structured array (n,), or mapping of columns
+        Candidates with ``frame``, ``x``, ``y``.
+    probability : array (n,)
+        Of each.
+    shape : (int, int, int)
+        Frames, height and width in which they were found.
+
+    Returns
+    -------
+    float
+        Molecules per px², within :data:`~smlm_pb.population.CROWDING_RANGE` times the mean density.
+    """
     first, second, _ = pairs_within(rows, FARTHEST_PX)
-    apart = [rows[axis].take(first).astype(np.float64) - rows[axis].take(second) for axis in ("x", "y")]
-    p = rows["probability"].astype(np.float64)
+    dx, dy = (rows[axis].take(first).astype(np.float64) - rows[axis].take(second) for axis in ("x", "y"))
+    total = float(probability.sum())
     box = np.array(shape[:0:-1], np.float64)
-    return density_around((apart[0], apart[1]), p.take(first) * p.take(second), total, box)
+    around = density_around((dx, dy), probability.take(first) * probability.take(second), total, box)
+    lowest, highest = (factor * total / float(np.prod(shape)) for factor in CROWDING_RANGE)
+    return min(max(around, lowest), highest)
 
 
 def _to_the_nearest(found: npt.NDArray[Any], psf_sigma_px: float) -> npt.NDArray[np.float64]:

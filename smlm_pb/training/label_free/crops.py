@@ -7,12 +7,14 @@ detector sees: from these alone it would learn to state too small an error.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from smlm_pb.localization.movie_population import measured_density_around
 from smlm_pb.population import Population
 from smlm_pb.training.batches import Batch
 from smlm_pb.training.label_free.molecules import Molecules, Reconstruction
@@ -57,7 +59,7 @@ class Crops:
         self._first = torch.cat((torch.zeros(1, dtype=torch.long), torch.cumsum(counts, 0)))
         self._told, self._seed, self._renoised = psf_sigma_px, seed, renoised
         self._batch, self._side = batch_size, crop_px
-        self._population = population_of(self._molecules, self._electrons.numel())
+        self._population = population_of(self._molecules, tuple(self._electrons.shape))
 
     def draw(self, step: int) -> Batch:
         """The crops of one detector step."""
@@ -145,12 +147,14 @@ def all_molecules(chunks: Sequence[Chunk]) -> Molecules:
     return Molecules(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
-def population_of(molecules: Molecules, pixels: int) -> Tensor | None:
-    """What a network may be told of the molecules as a whole (1, 5); None without any."""
-    if len(molecules.frame) == 0:
+def population_of(molecules: Molecules, shape: tuple[int, ...]) -> Tensor | None:
+    """What a network may be told of the molecules in frames of that shape as a whole (1, 5); None without any."""
+    n = len(molecules.frame)
+    if n == 0:
         return None
     low, middle, high = torch.quantile(molecules.photons[: 1 << 20], torch.tensor([0.16, 0.5, 0.84])).tolist()
-    return torch.tensor([Population(middle, low, high, len(molecules.frame) / pixels).values()])
+    around = measured_density_around(molecules.rows(), np.ones(n), shape)
+    return torch.tensor([Population(middle, low, high, n / math.prod(shape), around).values()])
 
 
 def _joined(held: list[tuple[Tensor, Tensor]]) -> Molecules:
