@@ -205,7 +205,7 @@ def test_nothing_is_passed_over_where_everything_is_asked_for():
 def test_controls_stand_for_the_frames_that_are_not_looked_at(first, others):
     """One frame is looked at as a whole: what it lists in the dark counts for those that it stands for, too."""
     frame, row, column = np.array([0, 1, 2, 2]), np.array([10, 10, 10, 30]), np.array([20, 20, 20, 5])
-    controls, whole = Controls(), np.array([False, False, False, True])
+    controls, whole = Controls(60, 60), np.array([False, False, False, True])
     groups, whole = controls.take([(Places(frame, row, column), 3)], whole, first - 2)
     assert whole.tolist() == [False, False, True, True]
     ((places, reach),) = groups
@@ -214,4 +214,37 @@ def test_controls_stand_for_the_frames_that_are_not_looked_at(first, others):
     rows["frame"], rows["probability"] = (first - 1, first, first, first), (0.1, 0.25, 0.2, 0.9)
     rows["x"], rows["y"] = (50, 50, 23.4, 20), (50, 50, 30, 10)
     assert controls.dark_mass(rows) == pytest.approx(others * (0.25 + 0.2))
-    assert Controls().dark_mass(rows) == 0
+    assert Controls(60, 60).dark_mass(rows) == 0
+
+
+def test_of_a_large_frame_a_part_stands_for_the_others():
+    """It is one more place to look at, and counts for all that is not looked at: of its own frame, too."""
+    controls = Controls(200, 300)
+    groups, whole = controls.take([(Places(*np.full((3, 1), 1)), 3)], np.zeros(20, bool), 0)
+    assert not whole.any()
+    (parts, reach), (_, light) = groups
+    assert (parts.frame.tolist(), reach, light) == ([0, 16], 32, 3)
+    assert (parts.row >= 32).all()
+    assert (parts.row < 200 - 32).all()
+    row, column = int(parts.row[1]), int(parts.column[1])
+    rows = np.zeros(3, CANDIDATE_DTYPE)
+    rows["frame"], rows["probability"] = 16, (0.25, 0.2, 0.4)
+    rows["y"], rows["x"] = (row, row + 32, row), (column, column - 32, column + (40 if column < 150 else -40))
+    assert controls.dark_mass(rows) == pytest.approx((16 * 200 * 300 / 65**2 - 1) * 0.45)
+
+
+def test_what_the_dark_would_tell_is_the_same_from_parts_of_large_frames():
+    """The probability that the network gives to the dark, all frames of a movie looked at as a whole and not."""
+    movie, _ = simulate(density_sweep(0.1, frames=40, size_px=192), seed=4)
+    model = load_model("fast", "cpu")
+    electrons = density_sweep(0.1).camera.camera().to_electrons(movie)
+    plan = plan_work(192, 192, model.device)
+    how = {"psf_sigma_px": SIGMA_PX, "floor": 0.05, "plan": plan, "least_significance": 4.0}
+    by_parts, as_a_whole = (
+        CandidateFinder(model, pass_over_dark=pass_over, **how)(electrons) for pass_over in (True, False)
+    )
+    doubtful = [
+        found.expected_unlisted + found.rows["probability"][found.rows["probability"] < 0.5].sum()
+        for found in (by_parts, as_a_whole)
+    ]
+    assert doubtful[0] == pytest.approx(doubtful[1], rel=0.1)

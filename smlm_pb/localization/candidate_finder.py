@@ -110,7 +110,7 @@ class CandidateFinder:
         """
         context = self._context if consecutive else 0
         start, stop, _ = (within or slice(None)).indices(len(electrons))
-        controls = Controls()
+        controls = Controls(*electrons.shape[1:])
         with arithmetic(self.device):
             if self._light is None:
                 listed = self._by_batches(electrons, first_frame, start, stop, context)

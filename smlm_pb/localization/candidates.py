@@ -26,7 +26,7 @@ _NEGLIGIBLE = 0.05
 #: The head is free to say anything of what it hardly believes in; this is far brighter than any molecule or bead.
 _MOST_LOG_PHOTONS = 16.0
 #: Crops that the network sees at a time: their features fit in the cache.
-_CROPS = 48
+_CROPS = 128
 #: One candidate as it lies in memory and in the work file.
 CANDIDATE_DTYPE = np.dtype([(name, COLUMN_BY_NAME[name].dtype) for name in CORE_COLUMNS])
 

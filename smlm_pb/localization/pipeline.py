@@ -39,7 +39,7 @@ _DEPTH = 2
 # fastest: the margins of smaller ones cost more than the cache gains.
 _CPU_BATCH_PX = 1 << 14
 # Small, because results come block by block; but what follows the network has a price for every block, too.
-_CPU_BLOCK_PX, _CPU_LEAST_PX, _CPU_BLOCK_FRAMES = 1 << 18, 1 << 15, 16
+_CPU_BLOCK_PX, _CPU_LEAST_PX, _CPU_BLOCK_FRAMES = 1 << 19, 1 << 15, 32
 _CPU_TILE_PX = 256
 _GPU_BATCH_PX = 1 << 20
 _GPU_BLOCK_PX = 1 << 22

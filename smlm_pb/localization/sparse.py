@@ -14,7 +14,8 @@ one needs of it: what comes out is what the network would say of the whole frame
 would not be less work are looked at as a whole.
 
 Of candidates too improbable to be kept there are some in the dark, too, and the automatic threshold counts them as
-molecules that may be missed. So now and then a frame is looked at as a whole, and stands for the others in this.
+molecules that may be missed. So now and then a frame, or a part of a large one, is looked at wherever light is or not,
+and stands for the others in this.
 
 ``benchmarks/sparse.py`` counts the molecules that are missed on simulated movies of 0.02 to 1 molecules per µm² and 300
 to 5000 photons.
@@ -50,8 +51,15 @@ _BRIGHT_PX, _LIT_PX = 8, 15
 _WORTH = 0.5
 #: Pixels of frames that are filtered at a time: what belongs to them fits in the cache.
 _FILTERED_PX = 1 << 16
-#: One frame in so many is looked at as a whole although its places are known; more of the first ones, which may be all.
+#: Of one frame in so many the dark is looked at although its places are known; of more of the first ones, which may be
+#: all.
 _CONTROL_FIRST, _CONTROL, _FIRST_FRAMES = 16, 64, 512
+#: How far around its middle the dark of a large frame is looked at: as much as a small frame has.
+_CONTROL_REACH_PX = 32
+#: Frames up to so many times as large are looked at as a whole.
+_SMALL = 2.0
+#: Steps from one middle to the next, in shares of what there is to choose from: any number of them spreads evenly.
+_STEPS = (0.7548776662466927, 0.5698402909980532)
 
 
 class LightFinder:
@@ -152,24 +160,46 @@ def _join(some: Sequence[Places]) -> Places:
 
 
 class Controls:
-    """Frames that are looked at as a whole to tell what the others would have told."""
+    """Parts of frames that are looked at wherever light is or not, to tell what the dark of the others would have told.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    height, width : int
+        Of the frames, px.
+    """
+
+    def __init__(self, height: int, width: int) -> None:
+        self._shape = (height, width)
+        side = 2 * _CONTROL_REACH_PX + 1
+        fits = min(height, width) >= side
+        self._frames_per_control = height * width / side**2 if fits else 1.0
+        self._in_parts = self._frames_per_control > _SMALL
+        if not self._in_parts:
+            self._frames_per_control = 1.0
         self._groups: list[Group] = []
-        self._frames: list[int] = []
+        self._middles = Places(*(np.empty(0, np.int64) for _ in range(3)))
 
     def take(
         self, groups: Sequence[Group], whole: npt.NDArray[np.bool_], first_frame: int
     ) -> tuple[list[Group], npt.NDArray[np.bool_]]:
-        """Take out every so many of the frames with places; arguments and result as :class:`LightFinder` gives them."""
+        """Add what is looked at of every so many of the frames with places.
+
+        Arguments and result are as :class:`LightFinder` gives them. Small frames are taken out of those with places, of
+        large ones a part is added to the places.
+        """
         number = first_frame + np.arange(len(whole))
         control = ~whole & (number % _stands_for(number) == 0)
         if not control.any():
             return list(groups), whole
-        self._frames += number[control].tolist()
+        middles = self._middles_of(number[control])
+        self._middles = self._middles.and_also(middles)
         for places, reach in groups:
             taken = places.at(control[places.frame])
             self._groups.append((Places(taken.frame + first_frame, taken.row, taken.column), reach))
+        if self._in_parts:
+            parts = Places(middles.frame - first_frame, middles.row, middles.column)
+            # First: every pixel belongs to the last place that claims it, and those around light have smaller crops.
+            return [(parts, _CONTROL_REACH_PX), *groups], whole
         return [(places.at(~control[places.frame]), reach) for places, reach in groups], whole | control
 
     def dark_mass(self, rows: npt.NDArray[Any]) -> float:
@@ -180,15 +210,23 @@ class Controls:
         rows : structured array (n,)
             What was found, also in the controls.
         """
-        if not self._frames:
+        if not len(self._middles):
             return 0.0
-        here = rows[np.isin(rows["frame"], self._frames)]
-        frame, row, column = (np.rint(here[axis]).astype(np.int64) for axis in ("frame", "y", "x"))
-        dark = np.ones(len(here), bool)
+        here = rows[np.isin(rows["frame"], self._middles.frame)]
+        candidates = Places(*(np.rint(here[axis]).astype(np.int64) for axis in ("frame", "y", "x")))
+        dark = _near(candidates, self._middles, _CONTROL_REACH_PX) if self._in_parts else np.ones(len(here), bool)
         for places, reach in self._groups:
-            dark &= ~_near(Places(frame, row, column), places, reach)
-        others = _stands_for(frame) - 1
+            dark &= ~_near(candidates, places, reach)
+        others = _stands_for(candidates.frame) * self._frames_per_control - 1
         return float((others * here["probability"])[dark].sum(dtype=np.float64))
+
+    def _middles_of(self, frames: npt.NDArray[np.int64]) -> Places:
+        """Of the parts that are looked at: those of one frame are always the same."""
+        at = [
+            _CONTROL_REACH_PX + np.floor(frames // _CONTROL_FIRST * step % 1 * (size - 2 * _CONTROL_REACH_PX))
+            for step, size in zip(_STEPS, self._shape, strict=True)
+        ]
+        return Places(frames, *(place.astype(np.int64) for place in at))
 
 
 def _stands_for(frame: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
