@@ -49,9 +49,8 @@ LOSS: dict[str, Any] = {
 NETWORK: dict[str, Any] = {"channels": 32, "blocks": 2, "start_logit": -3.5}
 STEPS, QUICK_STEPS = 700, 4
 CROP_PX, BATCH = 32, 4
-#: Seeds of a study, and of the arms that are looked at closest.
-SEEDS, MORE_SEEDS = 3, 5
-_MORE = (DEFAULT_METHOD, "no-count", "point-kernels", "n-3", "reach-1.0")
+#: Seeds of a study.
+SEEDS = 5
 #: Scores by seed, and those by arm.
 SeedRuns = Mapping[int, Mapping[str, Any]]
 Runs = Mapping[str, SeedRuns]
@@ -80,10 +79,6 @@ class Arm:
     title: str
     changes: Mapping[str, Any] = field(default_factory=dict)
     group: str = ""
-
-    def seeds(self, usual: int) -> int:
-        """Number of seeds, where a study asks for so many."""
-        return max(usual, MORE_SEEDS) if self.key in _MORE and usual >= SEEDS else usual
 
     def experiment(self, seed: int, *, steps: int = STEPS) -> Experiment:
         """The experiment of one seed; a handful of steps is a trial, of a smaller network."""
@@ -204,8 +199,7 @@ def run_and_publish(
 def run_study(arms: Sequence[Arm], args: argparse.Namespace) -> bool:
     """Train and score what is missing, seed by seed; returns whether all is there now."""
     stack = Stack(args, cache_of(args))
-    counts = [(arm, arm.seeds(args.seeds)) for arm in arms]
-    wanted = [(arm, seed) for seed in range(max(n for _, n in counts)) for arm, n in counts if seed < n]
+    wanted = [(arm, seed) for seed in range(args.seeds) for arm in arms]
     if args.only:
         wanted = [(arm, seed) for arm, seed in wanted if arm.key in args.only.split(",")]
     began = time.monotonic()
@@ -285,14 +279,13 @@ def first_scenes(experiment: Experiment) -> str:
 
 def results_of(arms: Sequence[Arm], args: argparse.Namespace) -> Runs:
     """Scores of all finished runs: by arm and seed."""
-    counts = [(arm, arm.seeds(args.seeds)) for arm in arms]
     found = {
-        arm.key: {seed: scores for seed in range(n) if (scores := stored(arm, seed, args)) is not None}
-        for arm, n in counts
+        arm.key: {seed: scores for seed in range(args.seeds) if (scores := stored(arm, seed, args)) is not None}
+        for arm in arms
     }
     if not any(found.values()):
         raise ConfigurationError(f"No training is finished in {cache_of(args)}: run the benchmark without --publish.")
-    missing = sum(n for _, n in counts) - sum(map(len, found.values()))
+    missing = args.seeds * len(arms) - sum(map(len, found.values()))
     if missing:
         print(f"{missing} trainings are still missing; what is there is published.")
     return {key: runs for key, runs in found.items() if runs}
@@ -354,7 +347,7 @@ def paired(runs: SeedRuns, reference: SeedRuns, *keys: str) -> list[float]:
 def noise(results: Runs, reference: str, *keys: str) -> float:
     """Standard deviation over seeds of a difference to the reference, pooled over all arms; NaN where seeds are few.
 
-    Three seeds say next to nothing of their own spread; twenty arms of three do.
+    A few seeds say next to nothing of their own spread; twenty arms of a few do.
     """
     squares, freedom = 0.0, 0
     for key, runs in results.items():

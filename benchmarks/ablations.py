@@ -127,7 +127,7 @@ def _tables(results: Runs, study: dict[str, Arm]) -> list[Table]:
     tables = [
         Table(
             "Microtubule stack and simulated movies (J at 50 nm, automatic threshold); ± over seeds. Noise: "
-            f"differences of three seeds below {', '.join(limits)} (2 standard errors, pooled over all arms)",
+            f"differences of {SEEDS} seeds below {', '.join(limits)} (2 standard errors, pooled over all arms)",
             columns,
             rows,
         )
