@@ -6,7 +6,6 @@ from typing import Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
-    QDoubleSpinBox,
     QFormLayout,
     QGroupBox,
     QLayout,
@@ -22,6 +21,7 @@ from napari_plugin.movie_layers import is_helper
 from napari_plugin.plot import CurvePlot
 from napari_plugin.settings import keep_number
 from napari_plugin.theme import Note
+from napari_plugin.typed_numbers import DecimalBox
 
 
 class AnalysisSection(QWidget):
@@ -49,9 +49,9 @@ class AnalysisSection(QWidget):
         )
         self.quality_note = Note(viewer)
 
-        self.max_drift_nm = QDoubleSpinBox()
+        self.max_drift_nm = DecimalBox()
         self.max_drift_nm.setRange(10, 100_000)
-        self.max_drift_nm.setDecimals(0)
+        self.max_drift_nm.setDecimals(1)
         self.max_drift_nm.setValue(600)
         self.max_drift_nm.setToolTip("Largest displacement between any two moments that is looked for, in nm")
         self.drift_button = QPushButton("Correct the drift")
@@ -62,7 +62,7 @@ class AnalysisSection(QWidget):
         self.drift_plot = CurvePlot(viewer, "frame", "drift [nm]")
         self.drift_note = Note(viewer)
 
-        self.radius_sigma = QDoubleSpinBox()
+        self.radius_sigma = DecimalBox()
         self.radius_sigma.setRange(0.5, 20)
         self.radius_sigma.setValue(3.5)
         self.radius_sigma.setSingleStep(0.5)
@@ -82,9 +82,9 @@ class AnalysisSection(QWidget):
             viewer, lambda layer: isinstance(layer, Points) and not is_helper(layer), "choose a table"
         )
         self.truth.setToolTip("Points layer with the truth, or another program's molecules: drop its table onto napari")
-        self.tolerance_nm = QDoubleSpinBox()
+        self.tolerance_nm = DecimalBox()
         self.tolerance_nm.setRange(1, 10000)
-        self.tolerance_nm.setDecimals(0)
+        self.tolerance_nm.setDecimals(1)
         self.tolerance_nm.setValue(100)
         self.tolerance_nm.setToolTip("Up to this distance, in nm, a molecule counts as found")
         self.compare_button = QPushButton("Compare the molecules shown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QLineEdit, QSizePolicy, QWidget
 
 from napari_plugin.theme import theme_color
+from napari_plugin.typed_numbers import AmbiguousNumberError, number_of
 
 
 class LayerChooser(QComboBox):
@@ -150,23 +152,18 @@ class OptionalNumber(QLineEdit):
         self.textEdited.connect(self._on_text)
 
     def value(self) -> float | None:
-        """The number; None where the field is empty or holds none."""
-        text = self.text().strip().replace(",", ".")
+        """The number; None where the field is empty or holds none that is possible."""
         try:
-            number = float(text)
+            number = number_of(self.text(), whole=self._whole)
         except ValueError:
             return None
-        return number if self.is_valid() else None
+        return number if number is not None and self._is_possible(number) else None
 
     def is_valid(self) -> bool:
         """Whether the field is empty or holds a possible number."""
-        text = self.text().strip().replace(",", ".")
-        if not text:
-            return True
-        try:
-            number = float(text)
-        except ValueError:
-            return False
+        return self.fault() is None
+
+    def _is_possible(self, number: float) -> bool:
         return self._low <= number <= self._high and (not self._whole or number == int(number))
 
     def set_value(self, number: float | None) -> None:
@@ -186,7 +183,13 @@ class OptionalNumber(QLineEdit):
 
     def fault(self) -> str | None:
         """What is wrong with the number; None where nothing is."""
-        if self.is_valid():
+        try:
+            number = number_of(self.text(), whole=self._whole)
+        except AmbiguousNumberError as error:
+            return str(error)
+        except ValueError:
+            number = math.nan
+        if number is None or self._is_possible(number):
             return None
         kind = "a whole number" if self._whole else "a number"
         return f"'{self.text()}' is not {kind} from {self._low:g} to {self._high:g}; correct it or empty the field."

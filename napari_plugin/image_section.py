@@ -8,7 +8,6 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QLabel,
     QPushButton,
@@ -19,6 +18,7 @@ from qtpy.QtWidgets import (
 from napari_plugin.result_image import ImageOptions
 from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
+from napari_plugin.typed_numbers import DecimalBox
 
 _METHODS = {
     "gaussian": "Gaussians, wide as σ",
@@ -43,7 +43,7 @@ class ImageSection(QWidget):
 
     def __init__(self, viewer: Any, parent: QWidget | None = None) -> None:
         super().__init__(parent)
-        self.pixel_size_nm = QDoubleSpinBox()
+        self.pixel_size_nm = DecimalBox()
         self.pixel_size_nm.setRange(0.5, 1000)
         self.pixel_size_nm.setDecimals(1)
         self.pixel_size_nm.setValue(float(remembered("image", "pixel_size_nm")))
@@ -54,7 +54,7 @@ class ImageSection(QWidget):
             self.method.addItem(label, name)
         self.method.setCurrentIndex(max(0, self.method.findData(remembered("image", "method"))))
         self.method.setToolTip("How a molecule is drawn. Each has weight 1: the sum of the image is their number.")
-        self.blur_nm = QDoubleSpinBox()
+        self.blur_nm = DecimalBox()
         self.blur_nm.setRange(0.5, 1000)
         self.blur_nm.setValue(20)
         self.blur_nm.setKeyboardTracking(False)

@@ -9,7 +9,6 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QGroupBox,
     QHBoxLayout,
@@ -25,6 +24,7 @@ from napari_plugin.choosers import LayerChooser, OptionalNumber
 from napari_plugin.movie_layers import Place
 from napari_plugin.settings import remember, remembered
 from napari_plugin.theme import Note
+from napari_plugin.typed_numbers import DecimalBox
 from napari_plugin.words import EXPECTED_TIP
 
 _STEPS = 1000
@@ -51,11 +51,11 @@ class ThresholdControl(QWidget):
         self.auto.setChecked(True)
         self.slider = QSlider(Qt.Orientation.Horizontal)
         self.slider.setRange(0, _STEPS)
-        self.spin = QDoubleSpinBox()
+        self.spin = DecimalBox()
         self.spin.setRange(0.0, 1.0)
         self.spin.setDecimals(2)
         self.spin.setSingleStep(0.05)
-        self.spin.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
+        self.spin.setButtonSymbols(DecimalBox.ButtonSymbols.NoButtons)
         self.spin.setFixedWidth(52)
         for widget in (self.auto, self.slider, self.spin):
             widget.setToolTip(tip)
