@@ -417,6 +417,21 @@ def test_negative_background_warns() -> None:
     assert "offset is too high" in estimate.warnings[0]
 
 
+@pytest.mark.parametrize("value", [0, 100, 65535])
+def test_dropped_frames_do_not_spoil_the_estimates(value: int) -> None:
+    """A frame that the computer lost is stored as one value: it tells nothing of camera, PSF and background."""
+    frames = _record(_expected(25))
+    whole = np.delete(frames, [7, 60, 119], axis=0)
+    frames[[7, 60, 119]] = value
+    camera = Camera(offset_adu=100, e_per_adu=0.5)
+    assert estimate_background(frames, camera) == estimate_background(whole, camera)
+    assert estimate_camera(frames) == estimate_camera(whole)
+    assert estimate_psf_sigma(frames) == estimate_psf_sigma(whole)
+    frames[:] = np.arange(120)[:, None, None]
+    with pytest.raises(MovieError, match="nothing can be estimated"):
+        draw_sample(frames)
+
+
 # --------------------------------------------------------------------------------------------- speed
 
 

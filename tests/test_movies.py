@@ -169,6 +169,26 @@ def test_folder_is_read_in_natural_order(tmp_path: Path, frames: np.ndarray) -> 
     _assert_same(movie, frames)
 
 
+@pytest.mark.parametrize(
+    ("numbers", "jump"),
+    [
+        ([1, 2, 3, 5, 6, 7, 8, 12, 13, 14], "jump 2 times, first from t003_ch1.tif to t005_ch1.tif"),
+        ([0, 2, 4, 6, 8, 10, 14, 16, 18, 20], "jump 1 times, first from t010_ch1.tif to t014_ch1.tif"),
+        ([7, 8, 9, 10], None),
+        ([0, 5, 10, 15, 20], None),
+        ([0, 31, 64, 93, 127, 160], None),  # time stamps
+    ],
+)
+def test_frames_missing_from_a_folder_are_told(
+    tmp_path: Path, frames: np.ndarray, numbers: list[int], jump: str | None
+) -> None:
+    for number, frame in zip(numbers, frames, strict=False):
+        tifffile.imwrite(tmp_path / f"t{number:03d}_ch1.tif", frame)
+    notes = open_movie(tmp_path).metadata["notes"]
+    assert [note for note in notes if jump and jump in note] == notes
+    assert len(notes) == (jump is not None)
+
+
 def test_folder_of_compressed_frames(tmp_path: Path, frames: np.ndarray) -> None:
     for index, frame in enumerate(frames):
         tifffile.imwrite(tmp_path / f"img_{index}.tif", frame, compression="zlib")

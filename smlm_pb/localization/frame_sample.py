@@ -120,6 +120,8 @@ def _own_weight(n: int) -> float:
 def draw_sample(movie: Movie | FrameSample | npt.ArrayLike) -> FrameSample:
     """Draw up to 200 evenly spaced frames, and of large frames evenly spaced patches of 64×64 px.
 
+    Frames that hold one constant value are left out.
+
     Parameters
     ----------
     movie : Movie, array (frame, y, x), or FrameSample
@@ -143,11 +145,14 @@ def draw_sample(movie: Movie | FrameSample | npt.ArrayLike) -> FrameSample:
     indices, frames = sample_frames(opened, at_most=at_most)
     for index, frame in zip(indices, frames, strict=True):
         check_block(frame[np.newaxis], int(index), opened.name)
-    if frames.min() == frames.max():
+    # A frame of one value was dropped or never exposed: among others it tells wrong offsets and backgrounds.
+    exposed = frames.min(axis=(1, 2)) != frames.max(axis=(1, 2))
+    if not exposed.any():
         raise MovieError(
             f"Movie {opened.name}: every pixel of the {len(frames)} frames looked at is {frames.flat[0]}; "
             "nothing can be estimated from it; give the camera values and the PSF width."
         )
+    frames = frames if exposed.all() else frames[exposed]
     return FrameSample(
         patches=_cut_patches(frames),
         integer=frames.dtype.kind in "ui",

@@ -175,6 +175,27 @@ class FolderMovie(SequenceMovie):
                 f"Folder {folder} holds {len(paths)} stacks ({names}{', …' if len(paths) > 4 else ''}): "
                 "give one of them, or the list of files that make up one movie, in order."
             )
+        if self.n_frames == len(paths):
+            self.metadata["notes"] = [*self.metadata["notes"], *_missing_numbers(paths)]
+
+
+def _missing_numbers(paths: Sequence[Path]) -> list[str]:
+    """Say where the numbers in the names of single frames jump; nothing where they are no running numbers."""
+    parts = [re.split(r"(\d+)", path.stem) for path in paths]
+    counted = [index for index, texts in enumerate(zip(*parts, strict=False)) if len(set(texts)) > 1]
+    if len({len(part) for part in parts}) > 1 or len(counted) != 1 or counted[0] % 2 == 0:
+        return []
+    steps = np.diff([int(part[counted[0]]) for part in parts])
+    usual = int(np.median(steps))
+    jumps = np.flatnonzero(steps > usual)
+    # Time stamps differ by something else every time, running numbers by the same nearly always.
+    if not len(jumps) or np.count_nonzero(steps == usual) < 0.75 * len(steps):
+        return []
+    first = int(jumps[0])
+    return [
+        f"the numbers in the file names jump {len(jumps)} times, first from {paths[first].name} to "
+        f"{paths[first + 1].name}: files may be missing; frames are counted without them"
+    ]
 
 
 def list_frames_files(folder: Path) -> list[Path]:
