@@ -18,6 +18,7 @@ from napari_plugin.molecule_layers import points_arguments, table_of_layer
 from napari_plugin.molecules import remove_safely
 from napari_plugin.movie_layers import HELPER_KEY, fitting_movie
 from napari_plugin.plot import Curve
+from napari_plugin.save_paths import with_ending
 from napari_plugin.theme import Note
 from smlm_pb.errors import SmlmPbError
 
@@ -136,7 +137,7 @@ class Analysis(QObject):
         section.compare_note.say("Computing …")
         self._compare.submit(lambda: compare(table, truth, tolerance_nm))
 
-    def report(self, path: str | Path) -> None:
+    def report(self, path: str | Path, *, overwrite: bool = True) -> None:
         """Write a report about the molecules that are shown."""
         from smlm_pb.analysis.report import write_report
 
@@ -149,7 +150,7 @@ class Analysis(QObject):
             section.report_note.say(str(error), "error")
             return
         section.report_note.say("Writing …")
-        options: dict[str, Any] = {"drift": molecules.drift, "unlinked": molecules.unlinked, "overwrite": True}
+        options: dict[str, Any] = {"drift": molecules.drift, "unlinked": molecules.unlinked, "overwrite": overwrite}
         self._report.submit(lambda: write_report(table, path, movie=movie, truth=truth, **options))
 
     def _truth(self, table: Localizations) -> Localizations | None:
@@ -161,7 +162,8 @@ class Analysis(QObject):
             self._panel, "Write a report", str(self._panel.results.default_path("_report.html")), "HTML (*.html)"
         )
         if path:
-            self.report(path)
+            target = with_ending(Path(path), (".html", ".htm"))
+            self.report(target, overwrite=target == Path(path))
 
     def _on_reported(self, path: Path) -> None:
         note = self._panel.analysis.report_note

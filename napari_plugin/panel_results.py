@@ -21,6 +21,7 @@ from napari_plugin.molecule_layers import points_arguments
 from napari_plugin.molecules import Molecules, frame_on_screen
 from napari_plugin.movie_layers import Place, movie_of_layer
 from napari_plugin.result_image import ResultImage
+from napari_plugin.save_paths import name_of_file, table_target, with_ending
 from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
@@ -285,16 +286,16 @@ class Results(QObject):
 
     # -- files ---------------------------------------------------------------------------------------------
 
-    def save(self, path: str | Path, format_name: str | None = None) -> None:
+    def save(self, path: str | Path, format_name: str | None = None, *, overwrite: bool = True) -> None:
         """Save the molecules that are shown; the writing is done beside the screen's thread."""
         table = self.shown_table()
         if table is None:
             return
         self._panel.run_bar.save_button.setEnabled(False)
         self._panel.run_bar.save_button.setText("Saving …")
-        self._files.submit(lambda: table.save(path, format=format_name, overwrite=True))
+        self._files.submit(lambda: table.save(path, format=format_name, overwrite=overwrite))
 
-    def save_image(self, path: str | Path) -> None:
+    def save_image(self, path: str | Path, *, overwrite: bool = True) -> None:
         """Save the super-resolved image of the whole field."""
         molecules = self.current
         if molecules is None:
@@ -306,7 +307,7 @@ class Results(QObject):
             from smlm_pb.analysis import save_image
 
             rendering = draw_image(table.select(mask), pixel_size_nm=options.pixel_size_nm, **options.render_options())
-            return [save_image(rendering, path, colormap=_matplotlib_name(options.colormap), overwrite=True)]
+            return [save_image(rendering, path, colormap=_matplotlib_name(options.colormap), overwrite=overwrite)]
 
         self._files.submit(work)
 
@@ -318,25 +319,28 @@ class Results(QObject):
         from smlm_pb.formats import FORMATS
 
         forms = [form for form in FORMATS.values() if form.writable]
-        filters = {f"{form.title} (*{form.extensions[0]})": form.name for form in forms}
+        filters = {f"{form.title} (*{form.extensions[0]})": form for form in forms}
         path, chosen = QFileDialog.getSaveFileName(
             self._panel, "Save molecules", str(self.default_path("_locs.hdf5")), ";;".join(filters)
         )
         if path:
-            self.save(path, filters.get(chosen))
+            target, format_name = table_target(Path(path), filters.get(chosen), forms)
+            self.save(target, format_name, overwrite=target == Path(path))  # the dialog has asked about its own only
 
     def _ask_where_to_save_image(self) -> None:
-        path, _ = QFileDialog.getSaveFileName(
+        path, chosen = QFileDialog.getSaveFileName(
             self._panel, "Save image", str(self.default_path(".png")), "PNG (*.png);;TIFF (*.tif)"
         )
         if path:
-            self.save_image(path)
+            endings = (".tif", ".tiff", ".png") if "TIFF" in chosen else (".png", ".tif", ".tiff")
+            target = with_ending(Path(path), endings)
+            self.save_image(target, overwrite=target == Path(path))
 
     def default_path(self, ending: str) -> Path:
         """Where a file of the chosen movie would go: beside it, with its name."""
         layer = self._panel.movie.layer
         source = getattr(getattr(layer, "source", None), "path", None)
-        name = "molecules" if layer is None else Path(layer.name).stem
+        name = "molecules" if layer is None else name_of_file(layer.name)
         return (Path(source).parent if source else Path.home()) / f"{name}{ending}"
 
     def _on_image_failed(self, error: Exception) -> None:

@@ -27,6 +27,7 @@ _PLACES = {
     "smlm_pb.training.propose_like": "tab Train",
     "smlm-pb train --like": "tab Train",
     "name one, save(path, format=NAME)": "choose one in the dialog",
+    "choose another name or allow overwriting (overwrite=True)": "choose another name",
 }
 
 

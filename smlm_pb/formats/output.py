@@ -17,11 +17,13 @@ def check_target(path: Path, overwrite: bool) -> None:
     OutputError
         With what to do about it.
     """
-    if path.is_dir():
+    with clear_errors(path):  # a name may be too long
+        is_folder, exists, has_folder = path.is_dir(), path.exists(), path.parent.is_dir()
+    if is_folder:
         raise OutputError(f"{path} is a folder; give a file name inside it.")
-    if not path.parent.is_dir():
+    if not has_folder:
         raise OutputError(f"The folder {path.parent} does not exist; create it first.")
-    if path.exists() and not overwrite:
+    if exists and not overwrite:
         raise OutputError(f"{path} exists already; choose another name or allow overwriting (overwrite=True).")
 
 
