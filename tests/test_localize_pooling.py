@@ -9,6 +9,7 @@ from smlm_pb.camera import Camera
 from smlm_pb.localization.candidate_finder import _one_per_molecule, background_variance, precision_limit
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
 from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.own_light import Pixels
 from smlm_pb.localization.pooling import MOST_IN_ONE_PLACE, MOST_PROBABILITY, REACH_PX, pool_shares
 from smlm_pb.population import UNKNOWN_POPULATION
 
@@ -180,7 +181,9 @@ def mixture(one, other):
 
 def test_shares_below_the_floor_still_count():
     listed = Candidates(candidates((0, 5.0, 5.0, 0.35), (0, 5.1, 5.0, 0.35), (0, 9.0, 9.0, 0.2)), 0.5)
-    done = _one_per_molecule(listed, 0.6, ModelCalibration(), 1.1, Camera(), UNKNOWN_POPULATION)
+    done = _one_per_molecule(
+        listed, Pixels(np.zeros((1, 8, 8), np.float32)), 0.6, ModelCalibration(), 1.1, Camera(), UNKNOWN_POPULATION
+    )
     assert done.rows["probability"] == pytest.approx([0.7])
     assert done.expected_unlisted == pytest.approx(0.7)
 

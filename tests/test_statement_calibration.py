@@ -11,6 +11,7 @@ from smlm_pb.evaluation.calibration import reliability
 from smlm_pb.localization.crowding import NEAR_PX, REACH_WIDTHS, Surroundings, crowding, surroundings
 from smlm_pb.localization.model import load_model
 from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.own_light import Pixels
 from smlm_pb.localization.statement_calibration import (
     FEATURES,
     LEAST_FEATURES,
@@ -36,6 +37,7 @@ def statements(probability, *, light=1.0, population=(1000.0, 900.0, 1100.0, 0.0
         "limit_px": np.full(n, 0.08),
         "photons": np.full(n, 1000.0),
         "background_e": np.full(n, 20.0),
+        "own_light": np.ones((n, 2)),
         "psf_sigma_px": 1.2,
     }
     return Statements(probability=probability, around=around, population=population, **{**plain, **changes})
@@ -252,7 +254,8 @@ def test_the_shipped_models_are_honest_on_scenes_that_they_were_not_calibrated_o
 
 def test_models_without_calibration_state_what_they_state():
     rows = {name: np.ones(1) for name in ("frame", "x", "y", "photons", "probability", "sigma_x", "sigma_y")}
-    nothing = ModelCalibration().apply(rows, psf_sigma_px=1.0, limit_px=np.ones(1), background_e=np.ones(1))
+    pixels = Pixels(np.zeros((2, 8, 8), np.float32))
+    nothing = ModelCalibration().apply(rows, pixels, psf_sigma_px=1.0, limit_px=np.ones(1), background_e=np.ones(1))
     assert nothing.columns == {}
     assert nothing.missed == 0
     assert ModelCalibration.from_card(load_model("default", "cpu").card).precision is not None

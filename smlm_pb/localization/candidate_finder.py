@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates, list_candidates_at
 from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.own_light import Pixels
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.significance import lone_significance
 from smlm_pb.localization.sparse import Controls, LightFinder
@@ -182,6 +183,7 @@ class CandidateFinder:
         """One candidate per molecule of some whole frames, without those that are not significant."""
         found = _one_per_molecule(
             Candidates(rows, 0.0),
+            Pixels(electrons, first_frame, float(self._photon_scale)),
             self._floor,
             self._calibration,
             self._psf_sigma_px,
@@ -247,6 +249,7 @@ def _portions(rows: npt.NDArray[Any]) -> Iterator[npt.NDArray[Any]]:
 
 def _one_per_molecule(
     listed: Candidates,
+    pixels: Pixels,
     floor: float,
     calibration: ModelCalibration,
     psf_sigma_px: float,
@@ -259,6 +262,7 @@ def _one_per_molecule(
         variance = background_variance(rows, camera)
         calibrated = calibration.apply(
             rows,
+            pixels,
             psf_sigma_px=psf_sigma_px,
             limit_px=precision_limit(rows, variance, psf_sigma_px, camera),
             background_e=variance / camera.excess_noise_factor,

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.crowding import surroundings
+from smlm_pb.localization.own_light import Pixels, own_light
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import StatementCalibration, Statements, geometric_mean
 from smlm_pb.population import UNKNOWN_POPULATION
@@ -65,6 +66,7 @@ class ModelCalibration:
     def apply(
         self,
         rows: Any,
+        pixels: Pixels,
         *,
         psf_sigma_px: npt.ArrayLike,
         limit_px: npt.NDArray[np.float64],
@@ -78,6 +80,8 @@ class ModelCalibration:
         ----------
         rows : structured array (n,), table, or mapping of columns
             Candidates, one per molecule, of whole frames.
+        pixels : Pixels
+            The frames in which they were found.
         psf_sigma_px : float or array (n,)
             PSF width, px.
         limit_px : array (n,)
@@ -101,6 +105,15 @@ class ModelCalibration:
             sigma = {n: self.precision.apply(Stated(v, limit_px, around.crowding)) for n, v in sigma.items()}
         if self.statements is None:
             return Calibrated(sigma)
+        own = np.ones((len(limit_px), 2))
+        if self.statements.looks_at_pixels:
+            own = own_light(
+                rows,
+                pixels,
+                psf_sigma_px=psf_sigma_px,
+                background_e=background_e,
+                excess_noise_factor=excess_noise_factor,
+            )
         judged = self.statements.apply(
             Statements(
                 probability=rows["probability"],
@@ -109,6 +122,7 @@ class ModelCalibration:
                 photons=rows["photons"] / excess_noise_factor,
                 background_e=background_e,
                 around=around._replace(light_e=around.light_e / excess_noise_factor),
+                own_light=own,
                 psf_sigma_px=psf_sigma_px,
                 population=population,
             )

@@ -2,11 +2,11 @@
 
 A network is honest on average over all the experiments that it was trained for, but not in each of them: of candidates
 stated with .3 among bright molecules of equal brightness two thirds are real, among faint ones in a haze a fifth. What
-tells them apart is known for every candidate: its stated precision, the light of its neighbours, and whether there is
-more light than the candidates around account for, given how bright this movie's molecules are. A very small network,
-fitted on simulated scenes with truth, turns these numbers into the probability that a molecule lies within one pixel
-which no likelier candidate stands for, into a factor on the stated precision, and into the number of molecules nearby
-that no candidate stands for.
+tells them apart is known for every candidate: its stated precision, the light of its neighbours, whether there is more
+light than the candidates around account for, given how bright this movie's molecules are, and how much is left for it
+on the pixels without the others. A very small network, fitted on simulated scenes with truth, turns these numbers into
+the probability that a molecule lies within one pixel which no likelier candidate stands for, into a factor on the
+stated precision, and into the number of molecules nearby that no candidate stands for.
 """
 
 from __future__ import annotations
@@ -43,9 +43,13 @@ FEATURES = (
     "light of likelier candidates",
     "distance to the nearest likelier candidate",
     "crowding of the movie",
+    "own light on the pixels",
+    "own light on a fitted background",
 )
 #: Models made before the last ones were thought of go by the first ones alone.
 LEAST_FEATURES = 16
+#: From so many on, the pixels are looked at.
+_WITH_PIXELS = 18
 #: A candidate is real if a molecule lies within this distance, px.
 TOLERANCE_PX = 1.0
 #: A molecule that no candidate stands for belongs to the nearest one within this distance, px.
@@ -81,6 +85,8 @@ class Statements:
         Electrons of the candidate, and variance under it in a pixel, read noise included.
     around : Surroundings
         What lies near.
+    own_light : array (n, 2)
+        See :func:`smlm_pb.localization.own_light.own_light`.
     psf_sigma_px : float or array (n,)
         PSF width, px.
     population : array (5,) or (n, 5)
@@ -93,11 +99,12 @@ class Statements:
     photons: npt.NDArray[Any]
     background_e: npt.NDArray[Any]
     around: Surroundings
+    own_light: npt.NDArray[Any]
     psf_sigma_px: npt.ArrayLike
     population: npt.ArrayLike
 
     def features(self) -> FloatArray:
-        """The numbers of :data:`FEATURES` (n, 17), of order one."""
+        """The numbers of :data:`FEATURES` (n, 19), of order one."""
         n = len(self.probability)
         p = self.probability.astype(np.float64)
         sigma = np.log(self.sigma_px.astype(np.float64))
@@ -126,6 +133,7 @@ class Statements:
                 np.log(self.around.likelier_light + 0.003) + 3.0,
                 self.around.likelier_widths,
                 np.where(known, np.log(np.where(known, density_around / density, 1.0)), 0.0),
+                self.own_light,
             )
         )
 
@@ -172,6 +180,11 @@ class StatementCalibration:
             raise ModelError(_DAMAGED)
         if not all(low < high for low, high in zip(self.lowest, self.highest, strict=True)):
             raise ModelError(_DAMAGED)
+
+    @property
+    def looks_at_pixels(self) -> bool:
+        """Whether the light on the pixels is among what it sees."""
+        return len(self.lowest) >= _WITH_PIXELS
 
     def apply(self, stated: Statements) -> Judged:
         """What is true of candidates (n,)."""

@@ -12,6 +12,7 @@ from smlm_pb.evaluation.matching import match_likeliest
 from smlm_pb.localization.crowding import Surroundings, surroundings
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.neighbours import places, tree_of
+from smlm_pb.localization.own_light import Pixels, own_light
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import (
     MISSED_WITHIN_PX,
@@ -71,6 +72,7 @@ class _Seen:
     background_e: FloatArray
     limit_px: FloatArray
     around: Surroundings
+    own_light: FloatArray
     population: FloatArray
     error_px: FloatArray
     """(n, 2) along x and y; NaN where there is no true molecule that no likelier candidate stands for."""
@@ -102,6 +104,7 @@ class _Seen:
             photons=self.found["photons"],
             background_e=self.background_e,
             around=self.around,
+            own_light=self.own_light,
             psf_sigma_px=self.psf_sigma_px,
             population=self.population,
         )
@@ -129,6 +132,7 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
         background,
         mortensen_mle(found["photons"].clip(1.0), background, width),
         surroundings(found, width),
+        own_light(found, Pixels(np.stack([s.electrons for s in drawn])), psf_sigma_px=width, background_e=background),
         populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
         *_compared(found, truth),
     )

@@ -13,6 +13,7 @@ from smlm_pb.evaluation.matching import match
 from smlm_pb.localization.crowding import crowding
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.movie_population import is_told
+from smlm_pb.localization.own_light import Pixels
 from smlm_pb.population import UNKNOWN_POPULATION
 from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.refinement.looks import Looks, look
@@ -156,6 +157,7 @@ def _as_tabled(model: Model, scenes: list[Scene], truth: Localizations) -> tuple
     if len(found):
         calibrated = ModelCalibration.from_card(model.card).apply(
             found,
+            Pixels(np.stack([scene.electrons for scene in scenes])),
             psf_sigma_px=widths,
             limit_px=limit,
             background_e=background,
