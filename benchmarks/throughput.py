@@ -31,8 +31,8 @@ DENSITIES_PER_UM2 = (0.1, 1.0, 6.0)
 #: Frames that are simulated; movies are these over and over, as long as a measurement needs.
 FRAMES = {64: 256, 256: 16}
 #: A run takes about as long, s: what is found out before the first frame counts as in a movie of some thousand frames.
-RUN_S = 5.0
-LONGEST = {64: 4000, 256: 800}
+RUN_S = 12.0
+LONGEST = {64: 10_000, 256: 1500}
 MEMORY_FRAMES = (1000, 10_000, 100_000)
 PSF_SIGMA_PX = 1.1
 
