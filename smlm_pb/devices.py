@@ -50,7 +50,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if has_mps else "cpu")
     device: torch.device | None = None
-    with contextlib.suppress(RuntimeError):
+    with contextlib.suppress(RuntimeError, TypeError):
         device = torch.device(name)
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise ConfigurationError(f"Device '{name}' is unknown: use auto, cpu, cuda, cuda:N or mps.")

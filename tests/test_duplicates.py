@@ -124,6 +124,17 @@ def test_precision_must_be_known(learned):
     with pytest.raises(TableError, match="pixel size"):
         suppress_duplicates(bare.with_info(MovieInfo(4, 64, 64)), stage=learned, sigma_nm=10)
     assert 1 <= len(suppress_duplicates(bare, stage=learned, sigma_nm=10)) <= 2
+    with pytest.raises(TableError, match=r"no usable precisions.*give sigma_nm"):
+        suppress_duplicates(bare.with_columns(sigma_x=[np.nan, 0.0], sigma_y=[np.nan, 0.0]), stage=learned)
+
+
+def test_rows_without_photons_are_no_duplicates(learned):
+    """Tables of programs that leave cells empty: what is not known of a row must not remove it."""
+    x = np.array([1.0, 1.25, 9.0, 9.3])
+    known = suppress_duplicates(table(x, np.ones(4), photons=np.full(4, 900.0)), stage=learned)
+    unknown = suppress_duplicates(table(x, np.ones(4), photons=np.full(4, np.nan)), stage=learned)
+    assert unknown["x"].tolist() == known["x"].tolist()
+    assert unknown["copies"].tolist() == known["copies"].tolist()
 
 
 def test_the_usual_rule_keeps_the_better_one():

@@ -512,12 +512,16 @@ def test_blank_frames_give_an_empty_table(model):
         ({"frames": (50, 60)}, ConfigurationError, "has 12 frames"),
         ({"frames": (5, 5)}, ConfigurationError, "0 ≤ first"),
         ({"frames": 5}, ConfigurationError, r"frames = 5 must be \(first"),
+        ({"frames": (0.5, 2.7)}, ConfigurationError, r"frames = \(0.5, 2.7\) must be \(first"),
+        ({"threshold": True}, ConfigurationError, "threshold = True must lie between 0 and 1"),
         ({"offset_adu": 60_000.0}, CameraError, "above 100 % of the pixels"),
         ({"em_gain": 0.2}, CameraError, "em_gain = 0.2 must be ≥ 1"),
         ({"e_per_adu": -1.0}, CameraError, "e_per_adu = -1.0 must be > 0"),
         ({"camera": "EMCCD"}, ConfigurationError, "give a smlm_pb.Camera"),
         ({"device": "tpu"}, ConfigurationError, "Device 'tpu' is unknown"),
+        ({"device": None}, ConfigurationError, "Device 'None' is unknown"),
         ({"model": "defualt"}, ModelError, "Unknown model 'defualt'"),
+        ({"model": None}, ModelError, "A NoneType was given as a model"),
     ],
 )
 def test_wrong_values_are_refused_with_what_to_do(movie, folder, values, error, message):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from smlm_pb.camera import Camera
 from smlm_pb.errors import CameraError, MovieError, SmlmPbError
@@ -53,6 +54,7 @@ def test_missing_empty_and_foreign_files(tmp_path: Path) -> None:
 def test_other_things_are_no_movies(tmp_path: Path, frames: np.ndarray) -> None:
     _refused(lambda: open_movie(3.5), "float", "path")
     _refused(lambda: open_movie([]), "empty list")
+    _refused(lambda: open_movie(torch.from_numpy(frames.astype(np.int32))), "Tensor", "numpy")
     _refused(lambda: open_movie([frames[0], frames[1]]), "numpy.stack")
     _refused(lambda: open_movie(tmp_path), "no TIFF files")
     _refused(lambda: open_movie(frames.astype(complex)), "complex128", "integers")

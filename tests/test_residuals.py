@@ -224,6 +224,11 @@ def test_what_cannot_be_done_is_said():
         look(electrons, apply_drift(locs, drift))
     with pytest.raises(MovieError, match="40×40"):
         look(electrons[:, :40, :40], locs)
+    with pytest.raises(TableError, match="reaches to frame 2, movie array has 2 frames"):
+        look(electrons[:2], locs)
+    for shift in (-100, 100):
+        with pytest.raises(MovieError, match=r"48×56 px, and 27 of the 27 molecules .* outside of them along x"):
+            look(electrons, locs.with_columns(x=locs["x"] + shift))
     with pytest.raises(Cancelled):
         look(electrons, locs, should_stop=lambda: True)
     for wrong in (

@@ -213,6 +213,11 @@ def _precision(locs: Localizations, sigma_nm: float | None, pixel_size_nm: float
     squared = (locs["sigma_x"].astype(np.float64) ** 2 + locs["sigma_y"].astype(np.float64) ** 2) / 2
     sigma = np.sqrt(squared)
     usable = np.isfinite(sigma) & (sigma > 0)
+    if len(locs) and not usable.any():
+        raise TableError(
+            "Columns sigma_x and sigma_y hold no usable precisions, so nobody knows how near is the same; give "
+            "sigma_nm, the typical precision of a row."
+        )
     typical = float(np.median(sigma[usable])) if usable.any() else _LARGEST_SIGMA_PX
     return np.where(usable, sigma, typical).clip(max=_LARGEST_SIGMA_PX)
 

@@ -155,7 +155,8 @@ def find_blinks(locs: Localizations, gate: Gate, max_dark_frames: int) -> IntArr
     points = positions(locs)
     widest = gate.widest_px
     stretch = np.array([4 * widest, 1.0, 1.0])
-    for lag in range(1, max_dark_frames + 2):
+    longest_lag = int(np.ptp(points[:, 0])) if n else 0
+    for lag in range(1, min(max_dark_frames + 1, longest_lag) + 1):
         open_end, open_start = np.flatnonzero(successor < 0), np.flatnonzero(~has_predecessor)
         if not len(open_end) or not len(open_start):
             break

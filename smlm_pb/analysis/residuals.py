@@ -179,12 +179,26 @@ def check_movie(locs: Localizations, movie: Movie) -> None:
     from smlm_pb.errors import MovieError
 
     info = locs.info
-    beyond = len(locs) and (locs["y"].max() > movie.height or locs["x"].max() > movie.width)
-    if beyond or info.height > movie.height or info.width > movie.width:
+    if info.height > movie.height or info.width > movie.width:
         raise MovieError(
             f"Movie {movie.name} has frames of {movie.height}×{movie.width} px, those of the table are "
             f"{info.height}×{info.width} px: give the movie that the table was made from."
         )
+    last = int(locs["frame"].max()) if len(locs) else 0
+    if last >= movie.n_frames:
+        raise TableError(
+            f"The table reaches to frame {last}, movie {movie.name} has {movie.n_frames} frames: give the movie that "
+            "the table was made from."
+        )
+    for axis, size in (("y", movie.height), ("x", movie.width)):
+        # Half a pixel more than the frame: molecules at its border may be found outside of it.
+        outside = int(np.count_nonzero((locs[axis] < -1) | (locs[axis] > size)))
+        if outside:
+            raise MovieError(
+                f"Movie {movie.name} has frames of {movie.height}×{movie.width} px, and {outside} of the {len(locs)} "
+                f"molecules of the table lie outside of them along {axis}: give the movie that it was made from, "
+                "and check the unit of its positions."
+            )
 
 
 @dataclass

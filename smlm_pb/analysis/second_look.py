@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.errors import Cancelled, ConfigurationError, TableError
+from smlm_pb.errors import Cancelled, ConfigurationError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -394,11 +394,6 @@ def _over_movie(
     opened = open_movie(movie)
     try:
         check_movie(locs, opened)
-        if len(locs) and int(locs["frame"].max()) >= opened.n_frames:
-            raise TableError(
-                f"The table reaches to frame {int(locs['frame'].max())}, movie {opened.name} has {opened.n_frames} "
-                "frames: give the movie that the table was made from."
-            )
         order = np.argsort(locs["frame"], kind="stable")
         parts = []
         done = 0

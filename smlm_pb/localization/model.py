@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -59,6 +60,11 @@ def find_model(name_or_folder: str | Path) -> Path:
     ModelError
         When there is none; the known names are listed.
     """
+    if not isinstance(name_or_folder, (str, os.PathLike)):
+        raise ModelError(
+            f"A {type(name_or_folder).__name__} was given as a model: give the name of a shipped one, e.g. "
+            f"'{DEFAULT_MODEL}', or a model's folder."
+        )
     shipped = models_folder() / str(name_or_folder)
     if (shipped / CARD_FILE).exists() and Path(str(name_or_folder)).name == str(name_or_folder):
         return shipped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -230,7 +231,7 @@ def _is_number(value: object) -> bool:
 def _checked_frames(frames: Any) -> tuple[int, int | None]:
     try:
         start, stop = frames
-        start, stop = int(start or 0), None if stop is None else int(stop)
+        start, stop = index(start or 0), None if stop is None else index(stop)
     except (TypeError, ValueError):
         raise ConfigurationError(f"frames = {frames!r} must be (first, last + 1), e.g. (0, 1000).") from None
     if start < 0 or (stop is not None and stop <= start):

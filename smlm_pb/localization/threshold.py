@@ -174,6 +174,6 @@ def check_threshold(threshold: float | str) -> float | None:
         value = float(threshold)
     except (TypeError, ValueError):
         value = float("nan")
-    if not 0 <= value <= 1:
+    if not 0 <= value <= 1 or isinstance(threshold, bool):
         raise ConfigurationError(f"threshold = {threshold!r} must lie between 0 and 1, or be 'auto'.")
     return value

@@ -58,6 +58,8 @@ def open_movie(source: Any, *, allow_truncated: bool = False) -> Movie:
     if isinstance(source, Movie):
         return source
     if hasattr(source, "shape") and hasattr(source, "dtype") and hasattr(source, "__getitem__"):
+        if type(source).__module__.partition(".")[0] == "torch":
+            raise MovieError("A Tensor was given as a movie: give its numpy array, tensor.numpy(force=True).")
         return ArrayMovie(source)
     if isinstance(source, Sequence) and not isinstance(source, bytes):
         if all(isinstance(item, (str, os.PathLike)) for item in source):

@@ -113,7 +113,8 @@ def _ranks(sigma: FloatArray, probability: FloatArray | None) -> IntArray:
 def _log_ratio(values: FloatArray, sender: IntArray, receiver: IntArray) -> FloatArray:
     logs = np.log(values.clip(1.0))
     clipped: FloatArray = (logs[sender] - logs[receiver]).clip(-_LARGEST_RATIO, _LARGEST_RATIO)
-    return clipped
+    # A row without a number says nothing of the pair, rather than that the row is to go.
+    return np.nan_to_num(clipped)
 
 
 def _context(distance: FloatArray, n: int) -> FloatArray:
