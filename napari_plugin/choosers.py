@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.compat import isalive
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QLineEdit, QSizePolicy, QWidget
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QHelpEvent
+from qtpy.QtWidgets import QComboBox, QLineEdit, QSizePolicy, QToolTip, QWidget
 
 from napari_plugin.theme import theme_color
 from napari_plugin.typed_numbers import AmbiguousNumberError, number_of
@@ -47,6 +48,7 @@ class LayerChooser(QComboBox):
         self._current: Any = None
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
+        self.view().setTextElideMode(Qt.TextElideMode.ElideMiddle)  # names of movies differ at their ends
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_list)
@@ -71,7 +73,9 @@ class LayerChooser(QComboBox):
         self.blockSignals(True)
         self.clear()
         self.addItem(self._nothing if not self._layers else f"– {self._nothing} –")
-        self.addItems([layer.name for layer in self._layers])
+        for number, layer in enumerate(self._layers, 1):
+            self.addItem(layer.name)
+            self.setItemData(number, layer.name, Qt.ItemDataRole.ToolTipRole)  # long names are cut off
         index = next((i + 1 for i, layer in enumerate(self._layers) if layer is self._current), 0)
         self.setCurrentIndex(index)
         self.blockSignals(False)
@@ -87,6 +91,13 @@ class LayerChooser(QComboBox):
         for layer in self._named:
             layer.events.name.disconnect(self._on_list)
         self._named = []
+
+    def event(self, event: QEvent) -> bool:
+        """Show the whole name as well where there is no room for it."""
+        if isinstance(event, QHelpEvent) and event.type() == QEvent.Type.ToolTip and self._current is not None:
+            QToolTip.showText(event.globalPos(), f"{self._current.name}\n{self.toolTip()}", self)
+            return True
+        return bool(super().event(event))
 
     def _listen_to_names(self) -> None:
         for layer in self._named:

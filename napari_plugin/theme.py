@@ -8,7 +8,7 @@ from qtpy.QtCore import QSize
 from qtpy.QtGui import QColor, QResizeEvent
 from qtpy.QtWidgets import QLabel, QSizePolicy, QWidget
 
-from napari_plugin.words import in_panel_words
+from napari_plugin.words import breakable, in_panel_words
 
 #: Least contrast of small text, as the Web Content Accessibility Guidelines 2 ask for it.
 _READABLE = 4.5
@@ -75,6 +75,7 @@ class Note(QLabel):
         super().__init__(parent)
         self._viewer = viewer
         self.level = "plain"
+        self._said = ""
         self._is_laid_out = False
         self.setWordWrap(True)
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Minimum)
@@ -91,9 +92,14 @@ class Note(QLabel):
             How grave it is.
         """
         self.level = level
-        self.setText(in_panel_words(text))
+        self._said = in_panel_words(text)
+        self.setText(breakable(self._said))
         self.setVisible(bool(text))
         self.recolor()
+
+    def text(self) -> str:
+        """What was said, as it was said: a label may break it into lines."""
+        return self._said
 
     def sizeHint(self) -> QSize:
         """As high as the text is at its present width; Qt would guess a narrower one, and leave room for it."""

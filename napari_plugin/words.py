@@ -29,6 +29,31 @@ _PLACES = {
     "name one, save(path, format=NAME)": "choose one in the dialog",
     "choose another name or allow overwriting (overwrite=True)": "choose another name",
 }
+#: Names of files may be longer than a line.
+_LONG_WORD = re.compile(r"<[^>]*>|[^\s<]{30,}")
+_PIECE = re.compile(r"(?:&\w+;|[^_\-./\\]){1,20}[_\-./\\]*|[_\-./\\]+")
+_MAY_BREAK = "\u200b"
+
+
+def breakable(text: str) -> str:
+    """Let long words, such as names of files, be broken into lines; tags of HTML stay as they are.
+
+    Parameters
+    ----------
+    text : str
+        What a label is to show.
+
+    Returns
+    -------
+    str
+        Looks the same, with zero-width spaces.
+    """
+
+    def pieces(match: re.Match[str]) -> str:
+        word = match[0]
+        return word if word.startswith("<") else _PIECE.sub(lambda piece: piece[0] + _MAY_BREAK, word)
+
+    return _LONG_WORD.sub(pieces, text)
 
 
 def in_panel_words(message: str) -> str:

@@ -53,6 +53,29 @@ def test_notes_take_no_more_room_than_their_text(panel, qtbot):
     assert note.height() == note.heightForWidth(note.width())
 
 
+def test_long_names_of_movies_are_broken_into_lines(panel, viewer, qtbot):
+    from qtpy.QtCore import QEvent, QPoint, Qt
+    from qtpy.QtGui import QHelpEvent
+    from qtpy.QtWidgets import QToolTip
+
+    name = "2026-11-21_COS7_tubulin_AF647_cell3_30ms_20000frames_MMStack_Pos0" + "x" * 80
+    panel.resize(390, 690)
+    for text in (f"Saved {name}_locs.hdf5.", f'Written: <a href="file:///{name}.html">{name}&amp;.html</a>'):
+        panel.run_bar.status.say(text, "error")
+        assert panel.run_bar.status.text() == text
+        for _ in range(3):
+            qtbot.wait(20)
+            panel.grab()
+        assert panel.minimumSizeHint().width() <= 390  # otherwise it is cut off at both ends
+        note = panel.run_bar.status
+        assert note.height() >= note.heightForWidth(note.width()) > 3 * note.fontMetrics().height()
+    viewer.layers["filaments"].name = name
+    index = panel.movie.findText(name)
+    assert panel.movie.itemData(index, Qt.ItemDataRole.ToolTipRole) == name
+    panel.movie.event(QHelpEvent(QEvent.Type.ToolTip, QPoint(5, 5), panel.movie.mapToGlobal(QPoint(5, 5))))
+    assert name in QToolTip.text()
+
+
 def test_every_control_explains_itself_and_is_reached_by_the_tab_key(panel, qtbot):
     from qtpy.QtCore import QPoint, Qt
     from qtpy.QtWidgets import QAbstractButton, QAbstractSpinBox, QComboBox, QFormLayout, QLineEdit, QSlider, QWidget
