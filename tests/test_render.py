@@ -233,6 +233,22 @@ def test_molecules_without_a_precision_are_left_out_and_named():
     assert rendering.n_molecules == 1
 
 
+@pytest.mark.parametrize("method", ["gaussian", "histogram", "blur"])
+def test_molecules_outside_of_the_image_are_told(method):
+    """Positions in nm taken for pixels make a black image, and nobody knows why."""
+    rng = np.random.default_rng(0)
+    x, y = rng.uniform(0, 47, 100), rng.uniform(0, 31, 100)
+    with pytest.warns(UserWarning, match="100 of 100 molecules lie outside of the frame of 32×48 px: check unit"):
+        render(table(100 * x + 100, 100 * y + 100), method=method)
+    with pytest.warns(UserWarning, match="50 of 100 molecules lie outside of the frame"):
+        render([table(x[:50], y[:50]), table(x[50:] - 60, y[50:])], method=method)
+    with pytest.warns(UserWarning, match="100 of 100 molecules lie outside of the region"):
+        render(table(x, y), method=method, roi=(100, 100, 110, 110))
+    x[:3] = -2  # a few, as after drift; and most, where a region was chosen
+    render(table(x, y), method=method)
+    render(table(x, y), method=method, roi=(0, 0, 20, 20))
+
+
 def test_missing_precision_names_the_other_methods():
     locs = table([10.0], [10.0], None)
     with pytest.raises(TableError, match=r"sigma_x and sigma_y.*'blur' or 'histogram'"):

@@ -30,6 +30,8 @@ FloatArray = npt.NDArray[np.float64]
 #: Largest image that is made without being asked for, in megapixels (times 4 bytes, times 3 in colour).
 MAX_MEGAPIXELS = 400.0
 DEFAULT_COLORMAP = "turbo"
+# Share of the molecules outside of the frame from which on this is no matter of drift or of a border.
+_OUTSIDE = 0.05
 # Rows that the limits of the colours are taken from, where there are more.
 _ENOUGH_FOR_LIMITS = 1_000_000
 
@@ -192,7 +194,7 @@ def render(
     shape = (grid.height, grid.width) if colour_by is None else (grid.height, grid.width, 3)
     image = np.zeros(shape, np.float32)
     limits = colour_limits
-    n_molecules = 0
+    n_molecules = n_rows = n_inside = 0
     for block in _chain(first, blocks):
         colours = None
         if colour_by is not None:
@@ -202,6 +204,9 @@ def render(
             colours = _Colours(colour_index(values, limits), palette_of(colormap))
             del values
         n_molecules += _draw(image, grid, block, method, blur_nm, min_blur_nm, colours)
+        y, x = grid.to_image(block["y"], "y"), grid.to_image(block["x"], "x")
+        n_rows, n_inside = n_rows + len(block), n_inside + int(_are_inside(y, x, *shape[:2]).sum())
+    _warn_of_outside(n_rows, n_inside, first.info, whole=roi is None)
     colour = None if colour_by is None else {"column": colour_by, "limits": limits, "colormap": colormap}
     return Rendering(image, grid, n_molecules, method, colour)
 
@@ -345,6 +350,20 @@ def _draw(
     return len(x)
 
 
+def _are_inside(y: npt.NDArray[Any], x: npt.NDArray[Any], height: int, width: int) -> npt.NDArray[np.bool_]:
+    inside: npt.NDArray[np.bool_] = (y >= -0.5) & (y < height - 0.5) & (x >= -0.5) & (x < width - 0.5)
+    return inside
+
+
+def _warn_of_outside(n_rows: int, n_inside: int, info: MovieInfo, *, whole: bool) -> None:
+    """A black image, or one with a part missing, has a reason that nobody sees in it."""
+    if not n_rows or (n_inside and not (whole and n_rows - n_inside > _OUTSIDE * n_rows)):
+        return
+    size = f"{info.height}×{info.width} px"
+    where = f"frame of {size}: check unit and axes of the positions" if whole else f"region: the frame has {size}"
+    warnings.warn(f"{n_rows - n_inside} of {n_rows} molecules lie outside of the {where}.", UserWarning, stacklevel=3)
+
+
 def _sigma_in_image(locs: Localizations, grid: Grid) -> npt.NDArray[np.float32]:
     missing = [name for name in ("sigma_x", "sigma_y") if name not in locs]
     if missing:
@@ -365,7 +384,7 @@ def _count(
     colours: _Colours | None,
 ) -> None:
     height, width = image.shape[:2]
-    inside = (y >= -0.5) & (y < height - 0.5) & (x >= -0.5) & (x < width - 0.5)
+    inside = _are_inside(y, x, height, width)
     row, column = (np.floor(position[inside] + np.float32(0.5)).astype(np.intp) for position in (y, x))
     cell = np.minimum(row, height - 1) * width + np.minimum(column, width - 1)
     if colours is None:
