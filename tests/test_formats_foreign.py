@@ -672,6 +672,23 @@ def test_damaged_text_names_the_line(tmp_path, text, message):
     assert "a.csv" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("cells", "name", "kept"), [('"1,000"', "photons", "1,000"), ("1.5", "group", 1.5), ("red", "channel", "red")]
+)
+def test_what_cannot_stand_in_our_column_is_kept_beside_it(tmp_path, cells, name, kept):
+    locs = read_table(write(tmp_path / "a.csv", f"frame,x,y,{name}\n0,1.5,2.5,{cells}\n"))
+    assert name not in locs
+    assert locs[f"csv {name}"].tolist() == [kept]
+    assert "it is kept as it stands" in notes(locs)
+
+
+def test_an_impossible_frame_is_left_out_and_told(tmp_path):
+    locs = read_table(write(tmp_path / "a.csv", "frame,x,y\n0,1,2\n99999999999,1,2\n"))
+    assert locs.frame.tolist() == [0]
+    assert locs.info.n_frames == 1
+    assert "1 rows without a finite position and a valid frame are left out, the first is row 2" in notes(locs)
+
+
 def test_missing_cells_written_as_such_are_no_damage(tmp_path):
     locs = read_table(write(tmp_path / "a.csv", "frame,x,y,photons\n1,2,3,\n1,2,3,NaN\n1,2,3,7\n"))
     assert np.isnan(locs.photons[:2]).all()

@@ -18,6 +18,8 @@ from smlm_pb.localizations import Localizations, MovieInfo
 
 #: Decimals of lengths in nm in a text file: a ten-thousandth of a nanometre.
 _NM_DECIMALS = 4
+#: Frames have 32 bits.
+_LAST_FRAME = int(np.iinfo(np.dtype(COLUMN_BY_NAME["frame"].dtype)).max)
 
 
 # -- reading ---------------------------------------------------------------------------------------------
@@ -61,7 +63,8 @@ def to_localizations(raw: RawTable, form: TableFormat, options: ReadOptions, pat
         if name not in used:
             unit = raw.units.get(name, "")
             label = name if is_pure_number(unit) else f"{name} [{unit}]"
-            columns[label if label not in columns else f"{form.name} {label}"] = values
+            is_other = label in columns or (label in COLUMN_BY_NAME and not _fits(values, COLUMN_BY_NAME[label]))
+            columns[f"{form.name} {label}" if is_other else label] = values
     if rows is not None:
         columns = {name: values[rows] for name, values in columns.items()}
     info = _movie_info(raw, options, columns, pixel_xy, path, notes)
@@ -158,7 +161,7 @@ def _convert_units(
     values = raw.columns[name]
     if values.dtype.kind not in "biuf":
         if column.required:
-            raise TableError(f"{path}: column {name} must hold numbers, but holds text such as {values[0]!r}.")
+            raise TableError(f"{path}: column {name} must hold numbers, but holds text such as {str(values[0])!r}.")
         notes.append(f"column {name} holds text; it is kept as it stands")
         return None
     unit = raw.units.get(name, spelling.unit)
@@ -174,12 +177,18 @@ def _convert_units(
         notes.append(f"column {name} is in {unit or 'no unit'}, not {column.unit}; it is kept as it stands")
         return None
     if np.dtype(column.dtype).kind in "iu":
-        whole = np.isfinite(values) & (values == np.rint(values))
-        if not column.required and not whole.all():
+        if not column.required and not _fits(values, column):
             notes.append(f"column {name} does not hold whole numbers; it is kept as it stands")
             return None
         return values
     return values if factor == 1.0 else values.astype(np.float64) * factor
+
+
+def _fits(values: Array, column: Column) -> bool:
+    """Whether values can stand in one of our columns: numbers, and whole ones where it holds such."""
+    if values.dtype.kind not in "biuf" or np.dtype(column.dtype).kind not in "iu":
+        return values.dtype.kind in "biuf"
+    return bool(np.all(np.isfinite(values) & (values == np.rint(values))))
 
 
 def _shift_frames(
@@ -205,7 +214,7 @@ def _possible_rows(columns: dict[str, Array], notes: list[str]) -> Array | None:
     """Rows with a position and a frame; None where that is all of them."""
     good = np.isfinite(columns["x"]) & np.isfinite(columns["y"])
     frame = columns["frame"]
-    good &= np.isfinite(frame) & (frame >= 0) & (frame == np.rint(frame))
+    good &= np.isfinite(frame) & (frame >= 0) & (frame <= _LAST_FRAME) & (frame == np.rint(frame))
     n_bad = int(len(good) - np.count_nonzero(good))
     if not n_bad:
         return None
