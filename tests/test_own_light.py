@@ -1,4 +1,4 @@
-"""What is left on the pixels for a candidate once the light of the others is taken away."""
+"""What is left on the pixels for a candidate once the light of likelier ones is taken away."""
 
 import numpy as np
 import pytest
@@ -83,10 +83,12 @@ def test_frames_and_the_order_of_candidates_do_not_matter():
     np.testing.assert_allclose(shares(alone, frames[1:2], first_frame=8), found[rows["frame"] == 8], atol=1e-4)
 
 
-def test_the_light_of_others_is_that_of_the_least_squares_fit():
-    """Against the sum over all others of what they shine, pixel by pixel."""
+def test_what_is_left_is_that_of_a_least_squares_fit():
+    """Against the sum over all likelier ones of what they shine, pixel by pixel."""
     rng = np.random.default_rng(1)
-    where = [(0, x, y, 800.0, 0.6) for x, y in rng.uniform(8, 10.6, (8, 2))]
+    where = [
+        (0, x, y, 800.0, p) for x, y, p in np.column_stack((rng.uniform(8, 10.6, (8, 2)), np.linspace(0.8, 0.2, 8)))
+    ]
     frames = rng.poisson(150.0, (1, 20, 24)).astype(np.float32)
     rows = rows_of(*where)
     found = shares(rows, frames)
@@ -94,8 +96,8 @@ def test_the_light_of_others_is_that_of_the_least_squares_fit():
     wide = SIGMA_PX**2 + 1 / 12
     spots = [np.exp(-((x - c[1]) ** 2 + (y - c[2]) ** 2) / (2 * wide)) / (2 * np.pi * wide) for c in where]
     for k, (_, column, row, photons, p) in enumerate(where):
-        others = sum(p * photons * spots[j] for j in range(8) if j != k)
-        expected = BACKGROUND + others + p * photons * spots[k]
+        others = sum(where[j][4] * photons * spots[j] for j in range(k))
+        expected = BACKGROUND + others + p * photons * spots[k]  # the variance
         window = np.s_[round(row) - 1 : round(row) + 2, round(column) - 1 : round(column) + 2]
         weight, spot = (1 / expected)[window], spots[k][window]
         left = (frames[0] - others - BACKGROUND)[window]

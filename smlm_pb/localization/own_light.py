@@ -1,4 +1,4 @@
-"""How much of the light that a candidate states is on the pixels, once that of all the others is taken away.
+"""How much of the light that a candidate states is on the pixels, once that of likelier ones is taken away.
 
 The second of two molecules side by side has light of its own; a candidate that repeats what a likelier one says has
 none.
@@ -59,7 +59,7 @@ def own_light(
     background_e: npt.NDArray[Any],
     excess_noise_factor: float = 1.0,
 ) -> npt.NDArray[np.float64]:
-    """Share of the stated photons that is on the pixels when the light of all other candidates is taken away.
+    """Share of the stated photons that is on the pixels when the light of all likelier candidates is taken away.
 
     In a window of 3×3 pixels the amplitude of the PSF at the candidate's place is fitted by weighted least squares to
     what is left.
@@ -99,7 +99,7 @@ def own_light(
     off = (y[asked] - row, x[asked] - column)
     spot = _spots(*off, variance[asked])
     others = np.zeros_like(spot)
-    receivers, sources = _neighbours(rows, asked, float(variance.max()) ** 0.5)
+    receivers, sources = _likelier(rows, asked, float(variance.max()) ** 0.5)
     for start in range(0, len(receivers), _PAIRS):
         receiver, source = receivers[start : start + _PAIRS], sources[start : start + _PAIRS]
         at = (y[source] - row[receiver], x[source] - column[receiver])
@@ -132,14 +132,18 @@ def _window(
     return values.reshape(len(asked), -1)
 
 
-def _neighbours(
+def _likelier(
     rows: Any, asked: npt.NDArray[np.intp], width_px: float
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Which of those that are asked (in order) sees the light of which row."""
-    one, other, _ = pairs_within(rows, _HALF_PX + 0.5 + _SEEN_WIDTHS * width_px)
-    slot = np.full(len(rows["x"]), -1)
+    """Which of those that are asked (in order) sees the light of which likelier row."""
+    first, second, _ = pairs_within(rows, _HALF_PX + 0.5 + _SEEN_WIDTHS * width_px)
+    probability = np.asarray(rows["probability"])
+    lead = probability[first] - probability[second]
+    # Of two that are equally likely the earlier one counts as likelier.
+    ahead = np.where(lead == 0, first < second, lead > 0)
+    slot = np.full(len(probability), -1)
     slot[asked] = np.arange(len(asked))
-    receiver, source = np.concatenate((slot[one], slot[other])), np.concatenate((other, one))
+    receiver, source = slot[np.where(ahead, second, first)], np.where(ahead, first, second)
     meant = np.flatnonzero(receiver >= 0)
     order = meant[np.argsort(receiver[meant], kind="stable")]
     return receiver[order], source[order]
