@@ -55,9 +55,9 @@ class Camera:
 
     def __post_init__(self) -> None:
         rules = (
-            ("offset_adu", np.isfinite, "be finite", "use the mean of a dark movie, e.g. 100"),
-            ("e_per_adu", lambda v: np.isfinite(v) & (v > 0), "be > 0", "use the data sheet's e⁻/ADU, e.g. 0.5"),
-            ("em_gain", lambda v: np.isfinite(v) & (v >= 1), "be ≥ 1", "use 1 without electron multiplication"),
+            ("offset_adu", lambda v: abs(v) < 1e9, "be finite and below 1e9", "use the mean of a dark movie, e.g. 100"),
+            ("e_per_adu", lambda v: (v > 0) & (v < 1e9), "be > 0 and < 1e9", "use the data sheet's e⁻/ADU, e.g. 0.5"),
+            ("em_gain", lambda v: (v >= 1) & (v < 1e6), "be ≥ 1 and < 1e6", "use 1 without electron multiplication"),
             ("read_noise_e", lambda v: np.isfinite(v) & (v >= 0), "be ≥ 0", "use the data sheet's e⁻, e.g. 1.6"),
             ("quantum_efficiency", lambda v: (v > 0) & (v <= 1), "lie in (0, 1]", "use the data sheet's value"),
         )
@@ -65,6 +65,8 @@ class Camera:
             value = getattr(self, name)
             shown = repr(value) if np.isscalar(value) or value is None else "map"
             try:
+                if value is None or isinstance(value, str):  # numpy reads "0.5", but nobody can calculate with it
+                    raise TypeError
                 numbers = np.asarray(value, dtype=float)
             except (TypeError, ValueError):
                 raise CameraError(f"Camera value {name} = {shown} is not a number: {remedy}.") from None
@@ -73,6 +75,8 @@ class Camera:
                 raise CameraError(f"Camera value {name} has shape {numbers.shape}; it must be {kind}.")
             if not np.all(is_valid(numbers)):
                 raise CameraError(f"Camera value {name} = {shown} must {rule}: {remedy}.")
+            if isinstance(value, (list, tuple)):
+                object.__setattr__(self, name, numbers)
 
     @property
     def excess_noise_factor(self) -> float:

@@ -75,6 +75,12 @@ def test_a_map_of_another_size_is_refused():
         camera.digitize(np.zeros((5, 4)), np.random.default_rng(0))
 
 
+def test_maps_may_be_nested_lists():
+    camera = Camera(offset_adu=[[100, 200]], e_per_adu=[[0.5, 1.0]], read_noise_e=[[1.0, 2.0]], em_gain=2)
+    np.testing.assert_allclose(camera.to_electrons([[[110, 220]]]), [[[2.5, 10]]])
+    np.testing.assert_allclose(camera.read_variance_e2, [[0.25, 1.0]])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -85,6 +91,10 @@ def test_a_map_of_another_size_is_refused():
         ({"read_noise_e": -1}, "read_noise_e = -1"),
         ({"quantum_efficiency": 1.2}, "quantum_efficiency = 1.2"),
         ({"e_per_adu": "two"}, "e_per_adu = 'two' is not a number"),
+        ({"e_per_adu": "0.5"}, "e_per_adu = '0.5' is not a number"),
+        ({"e_per_adu": 1e30}, r"e_per_adu = 1e\+30 must be > 0 and < 1e9"),
+        ({"offset_adu": -1e30}, r"offset_adu = -1e\+30 must be finite and below 1e9"),
+        ({"em_gain": 1e300}, r"em_gain = 1e\+300 must be ≥ 1 and < 1e6"),
         ({"offset_adu": None}, "offset_adu = None"),
         ({"offset_adu": np.zeros(3)}, r"offset_adu has shape \(3,\)"),
         ({"em_gain": np.ones((2, 2))}, r"em_gain has shape \(2, 2\); it must be one number"),

@@ -295,6 +295,13 @@ def test_interrupted_work_says_how_far_it_came(capsys):
     assert (last["event"], last["done"]) == ("stopped", 50)
 
 
+def test_work_that_never_began_has_no_progress(capsys):
+    """Of a wrong input one line is told, not that 0 of 0 frames were done."""
+    assert reports(capsys, "lines", [], fail=True) == ""
+    assert json.loads(reports(capsys, "json", [], fail=True))["event"] == "stopped"
+    assert "stopped 5/9 frames" in reports(capsys, "lines", [(5, 9)], fail=True)
+
+
 def test_lines_for_a_log_file_are_few(capsys, monkeypatch):
     clock = iter(i / 10 for i in range(10_000))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))

@@ -133,7 +133,9 @@ class _Lines:
             self._print("progress")
 
     def close(self, *, finished: bool) -> None:
-        self._print("finished" if finished else "stopped")
+        # Work that was refused before it began has no progress to tell of; scripts wait for the end of every one.
+        if finished or self._total or self._as_json:
+            self._print("finished" if finished else "stopped")
 
     def _print(self, event: str) -> None:
         if event == "progress":
