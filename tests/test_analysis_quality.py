@@ -201,6 +201,18 @@ def test_quality_gathers_everything(locs):
     json.dumps(found.as_dict(), allow_nan=False)
 
 
+def test_rates_are_those_of_the_frames_that_were_localized(locs):
+    """After ``--frames 100:200`` of a long movie, not of all its frames."""
+    part = locs.select((locs.frame >= 100) & (locs.frame < 200))
+    part = part.with_provenance({"step": "localize", "conditions": {"frames": [100, 200]}})
+
+    found = quality(part, n_blocks=10)
+
+    assert (found.n_frames, found.first_frame, found.per_frame) == (100, 100, len(part) / 100)
+    assert found.per_block.tolist() == (np.bincount(part.frame // 10)[10:] / 10).tolist()
+    assert quality_figure(part, found).axes[2].lines[0].get_xdata().tolist() == list(range(105, 200, 10))
+
+
 def test_quality_notes_what_is_wrong(locs):
     drawn_in = locs.with_columns(x=np.rint(locs.x) + (locs.x - np.rint(locs.x)) * 0.5)
     boastful = locs.with_columns(sigma_x=locs.sigma_x / 3, sigma_y=locs.sigma_y / 3)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from smlm_pb.errors import ConfigurationError, TableError
-from smlm_pb.evaluation import check_conventions, evaluate
+from smlm_pb.evaluation import check_conventions, error_budget, evaluate
 from smlm_pb.localizations import Localizations, MovieInfo
 
 INFO = MovieInfo(n_frames=40, height=64, width=48, pixel_size_nm=100.0)
@@ -233,6 +233,19 @@ def test_predictions_beyond_the_truth_are_pointed_out():
 
     with pytest.warns(UserWarning, match="200 of 400 predictions lie beyond the 20 frames"):
         evaluate(truth, half, tolerance_nm=50, check=False)
+
+
+def test_truth_in_frames_that_were_never_localized_is_pointed_out():
+    """After ``--frames 10:20`` the rest of the truth is not missed by the model."""
+    truth = random_truth(np.random.default_rng(7), 400).with_columns(frame=np.arange(400) // 10)
+    part = truth.select((truth.frame >= 10) & (truth.frame < 20))
+    part = part.with_provenance({"step": "localize", "conditions": {"frames": [10, 20]}})
+
+    with pytest.warns(UserWarning, match="Only frames 10 to 19 were localized: 300 of 400 molecules of the truth"):
+        evaluate(part, truth, tolerance_nm=50, check=False)
+    with pytest.warns(UserWarning, match="Only frames 10 to 19"):
+        error_budget(part, truth)
+    assert evaluate(part, part, tolerance_nm=50).at(50).jaccard == 1
 
 
 def test_an_error_that_only_measures_the_tolerance_is_marked():

@@ -65,7 +65,8 @@ def _draw_frc(axes: Any, found: Quality) -> None:
 
 
 def _draw_development(axes: Any, found: Quality) -> None:
-    centres = (np.arange(len(found.per_block)) + 0.5) * found.n_frames / max(len(found.per_block), 1)
+    n_blocks = len(found.per_block)
+    centres = found.first_frame + (np.arange(n_blocks) + 0.5) * found.n_frames / max(n_blocks, 1)
     axes.plot(centres, found.per_block, color="C0")
     axes.set(xlabel="frame", ylabel="localizations per frame", title="development", ylim=(0, None))
 

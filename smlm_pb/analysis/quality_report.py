@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from smlm_pb.analysis.precision import Nena, nena
 from smlm_pb.analysis.resolution import Frc, frc
+from smlm_pb.analysis.table_conditions import frames_of
 from smlm_pb.errors import SmlmPbError, TableError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Quality:
     Parameters
     ----------
     n_localizations, n_frames : int
-        Rows, and frames of the movie.
+        Rows, and frames that were localized.
     per_frame : float
         Mean number of localizations per frame.
     per_block : array (n_blocks,)
@@ -80,6 +81,8 @@ class Quality:
         :class:`SubPixel` for ``x`` and ``y``.
     notes : tuple of str
         What the reader should look at.
+    first_frame : int
+        First frame that was localized.
     """
 
     n_localizations: int
@@ -92,6 +95,7 @@ class Quality:
     reasons: dict[str, str]
     sub_pixel: dict[str, SubPixel]
     notes: tuple[str, ...]
+    first_frame: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -193,19 +197,20 @@ def quality(
             found[name] = compute()
         except SmlmPbError as error:
             reasons[name] = str(error)
-    n_frames = max(locs.info.n_frames, int(locs["frame"].max()) + 1)
+    start, stop = frames_of(locs)
     sub_pixel = {a: sub_pixel_histogram(locs[a], across_px=locs[b]) for a, b in ("xy", "yx")}
     return Quality(
         n_localizations=len(locs),
-        n_frames=n_frames,
-        per_frame=len(locs) / n_frames,
-        per_block=_per_block(locs["frame"], n_frames, n_blocks),
+        n_frames=stop - start,
+        per_frame=len(locs) / (stop - start),
+        per_block=_per_block(locs["frame"], start, stop, n_blocks),
         spreads=_spreads(locs),
         nena=found["NeNA"],
         frc=found["FRC"],
         reasons=reasons,
         sub_pixel=sub_pixel,
         notes=_notes(found["NeNA"], found["FRC"], sub_pixel),
+        first_frame=start,
     )
 
 
@@ -251,8 +256,8 @@ def _error_over_places(position: FloatArray, offset: FloatArray, across_px: npt.
     return float(np.sqrt((excess**2).sum() * len(n_in) / (len(n_in) - 1)) / n_in.sum())
 
 
-def _per_block(frame: npt.NDArray[Any], n_frames: int, n_blocks: int) -> FloatArray:
-    edges = np.unique(np.linspace(0, n_frames, min(n_blocks, n_frames) + 1).round())
+def _per_block(frame: npt.NDArray[Any], start: int, stop: int, n_blocks: int) -> FloatArray:
+    edges = np.unique(np.linspace(start, stop, min(n_blocks, stop - start) + 1).round())
     return np.asarray(np.histogram(frame, edges)[0] / np.diff(edges))
 
 

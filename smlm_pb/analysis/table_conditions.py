@@ -75,8 +75,6 @@ def conditions_of(locs: Localizations) -> TableConditions:
     camera = Camera.from_dict(stored) if stored else None
     refinement = step.get("refinement") or {}
     width = refinement.get("psf_sigma_px") or known.get("psf_sigma_px") or _median_width(locs)
-    last = int(locs["frame"].max()) + 1 if len(locs) else 0
-    start, stop = known.get("frames") or (0, max(locs.info.n_frames, last))
     expected = step.get("threshold") or {}
     kept = expected.get("molecules") or 0
     there = (expected.get("true") or 0.0) + (expected.get("missed") or 0.0)
@@ -84,7 +82,7 @@ def conditions_of(locs: Localizations) -> TableConditions:
     return TableConditions(
         camera=camera,
         psf_sigma_px=None if width is None else float(width),
-        frames=(int(start), int(max(stop, last))),
+        frames=frames_of(locs),
         model=model.get("name"),
         model_sha256=str(model.get("sha256") or ""),
         threshold=asked.get("threshold", "auto"),
@@ -92,6 +90,14 @@ def conditions_of(locs: Localizations) -> TableConditions:
         refine=str(refinement.get("mode", "off")),
         expected_per_found=float(there / kept) if kept and there else 1.0,
     )
+
+
+def frames_of(locs: Localizations) -> tuple[int, int]:
+    """First frame that was localized, and the one after the last: what was asked for, or else the whole movie."""
+    step: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
+    last = int(locs["frame"].max()) + 1 if len(locs) else 0
+    start, stop = (step.get("conditions") or {}).get("frames") or (0, locs.info.n_frames)
+    return int(start), max(int(stop), last)
 
 
 def _median_width(locs: Localizations) -> float | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.evaluation.chance import chance_rates, within
-from smlm_pb.evaluation.conventions import ConventionCheck, check_conventions
+from smlm_pb.evaluation.conventions import ConventionCheck, check_conventions, tell_unseen_frames
 from smlm_pb.evaluation.matching import (
     Candidates,
     Matching,
@@ -325,6 +325,9 @@ def _notes(
             f"{beyond} of {len(pred)} predictions lie beyond the {truth.info.n_frames} frames of the truth and "
             "count as false; cut the prediction if the truth is shorter."
         )
+    unseen = tell_unseen_frames(pred, truth)
+    if unseen is not None:
+        notes.append(unseen)
     for note in notes:
         warnings.warn(note, UserWarning, stacklevel=3)
     limited = [f"{entry.tolerance_nm:g}" for entry in scores if entry.error_is_gate_limited]

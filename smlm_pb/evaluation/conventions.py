@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -133,3 +133,26 @@ def _agreements(
     distance, _ = tree.query(np.concatenate(moved) * stretch, distance_upper_bound=reach)
     kernel = np.exp(-0.5 * (distance / KERNEL_PX) ** 2)  # beyond the reach the distance is infinite: 0
     return kernel.reshape(len(trials), len(pred_fyx))
+
+
+def tell_unseen_frames(pred: Localizations, truth: Localizations) -> str | None:
+    """Say which part of the truth lies in frames that were never localized; None where that is next to nothing.
+
+    Parameters
+    ----------
+    pred, truth : Localizations
+        What was found, whose history tells the frames that were looked at, and what is there.
+
+    Returns
+    -------
+    str or None
+    """
+    step: dict[str, Any] = next((s for s in reversed(pred.provenance) if s.get("step") == "localize"), {})
+    start, stop = (step.get("conditions") or {}).get("frames") or (0, truth.info.n_frames)
+    unseen = int(np.count_nonzero((truth["frame"] < start) | (truth["frame"] >= stop)))
+    if unseen <= len(truth) / 100:
+        return None
+    return (
+        f"Only frames {start} to {stop - 1} were localized: {unseen} of {len(truth)} molecules of the truth lie in "
+        "others and count as missed; keep these frames of the truth only."
+    )

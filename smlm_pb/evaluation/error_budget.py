@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.errors import ConfigurationError, TableError
+from smlm_pb.evaluation.conventions import tell_unseen_frames
 from smlm_pb.evaluation.error_kinds import ERRORS, PRED_ERRORS, TRUTH_ERRORS, ErrorKinds, classify
 from smlm_pb.evaluation.matching import check_tolerance, common_pixel_size_nm, positions
 from smlm_pb.evaluation.scores import NAN, efficiency, is_in_border, is_too_dim, nan_to_none
@@ -183,6 +185,9 @@ def error_budget(
     pixel = common_pixel_size_nm(pred, truth, pixel_size_nm)
     check_tolerance(tolerance_nm)
     _check_options(by, n_bins, fwhm_nm)
+    unseen = tell_unseen_frames(pred, truth)
+    if unseen is not None:
+        warnings.warn(unseen, UserWarning, stacklevel=2)
     fwhm = fwhm_nm or _fwhm_of(pred, truth, pixel)
     gate = max(fwhm, 1.5 * tolerance_nm)
     field = tuple(max(getattr(t.info, side) for t in (pred, truth)) for side in ("height", "width"))
