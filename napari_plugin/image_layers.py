@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,13 +21,15 @@ ASSUMED_PIXEL_SIZE_NM = 100.0
 _SAMPLE_PX = 640
 
 
-def draw_image(table: Localizations, **options: Any) -> Rendering:
+def draw_image(table: Localizations, *, told: list[str] | None = None, **options: Any) -> Rendering:
     """Draw a table with :func:`smlm_pb.analysis.render`, also where its pixel size is unknown.
 
     Parameters
     ----------
     table : Localizations
         The molecules.
+    told : list of str, optional
+        Gets what the library warns of; napari would open a notification for every image that is drawn.
     **options
         Of :func:`smlm_pb.analysis.render`.
 
@@ -37,7 +40,12 @@ def draw_image(table: Localizations, **options: Any) -> Rendering:
     from smlm_pb.analysis import render
 
     camera_pixel = table.info.pixel_size_nm or ASSUMED_PIXEL_SIZE_NM
-    return render(table, camera_pixel_size_nm=camera_pixel, **options)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        rendering = render(table, camera_pixel_size_nm=camera_pixel, **options)
+    if told is not None:
+        told += [str(warning.message) for warning in caught]
+    return rendering
 
 
 def growing_pixel_size_nm(info: MovieInfo, wanted_nm: float, megapixels: float) -> float:

@@ -135,6 +135,8 @@ def table_of_points(
     coordinates = np.asarray(data, dtype=np.float32)
     if coordinates.ndim != 2 or coordinates.shape[1] < 2:
         raise TableError(f"Layer '{name}' has no points with y and x; choose a layer of molecules.")
+    if not np.isfinite(coordinates).all():
+        raise TableError(f"Layer '{name}' has points without a position (NaN or infinite); delete them.")
     known = metadata.get("info")
     if known:
         info = MovieInfo(**known)

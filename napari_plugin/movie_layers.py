@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,21 +141,23 @@ def movie_of_layer(layer: Any, region: Region | None = None) -> Movie:
     return movie
 
 
-def fitting_movie(layer: Any, info: MovieInfo) -> Movie | None:
+def fitting_movie(layer: Any, table: Localizations) -> Movie | None:
     """The movie of a layer, if a table is one of it.
 
     Parameters
     ----------
     layer : napari.layers.Image or None
         The layer.
-    info : MovieInfo
-        What the table says of its movie.
+    table : Localizations
+        Molecules; tables of other programs often do not tell the movie's size, and end at the outermost molecules.
     """
     if layer is None or why_no_movie(layer) is not None:
         return None
-    movie = movie_of_layer(layer)
-    fits = (movie.n_frames, movie.height, movie.width) == (info.n_frames, info.height, info.width)
-    return movie if fits else None
+    movie, info = movie_of_layer(layer), table.info
+    size, needed = (movie.n_frames, movie.height, movie.width), (info.n_frames, info.height, info.width)
+    if any(step.get("step") == "localize" for step in table.provenance):
+        return movie if size == needed else None
+    return movie if all(mine >= its for mine, its in zip(size, needed, strict=True)) else None
 
 
 def is_helper(layer: Any) -> bool:
@@ -209,6 +211,35 @@ def place_for(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
             larger.add(Place.of_layer(layer))
     fitting = exact or larger
     return fitting.pop() if len(fitting) == 1 else None
+
+
+def place_beside(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
+    """Where a table lies whose movie is not there: in the units of the movie that is, or napari does without any.
+
+    Parameters
+    ----------
+    info : MovieInfo
+        What the table says of its movie.
+    layers : iterable of napari layers
+        The viewer's.
+
+    Returns
+    -------
+    Place or None
+        None where no movie has a scale in units of length.
+    """
+    from napari.layers import Image
+
+    for layer in layers:
+        if not isinstance(layer, Image) or is_helper(layer) or why_no_movie(layer) is not None:
+            continue
+        pixel_size_nm, place = pixel_size_of_layer(layer), Place.of_layer(layer)
+        if pixel_size_nm is None or place.frame_axis is None:
+            continue
+        zoom = (info.pixel_size_nm or pixel_size_nm) / pixel_size_nm
+        scale = (*place.scale[:-2], *(zoom * edge for edge in place.scale[-2:]))
+        return replace(place, scale=scale, translate=(*place.translate[:-2], 0.0, 0.0))
+    return None
 
 
 def pixel_size_of_layer(layer: Any) -> float | None:

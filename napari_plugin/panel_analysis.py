@@ -84,6 +84,7 @@ class Analysis(QObject):
         self._link = self._worker(self._on_linked, section.link_note)
         self._compare = self._worker(self._on_compared, section.compare_note)
         self._report = self._worker(self._on_reported, section.report_note)
+        panel.molecules.layer_changed.connect(self._forget)
         section.quality_requested.connect(self.judge)
         section.drift_requested.connect(self.correct_drift)
         section.link_requested.connect(self.link)
@@ -107,7 +108,7 @@ class Analysis(QObject):
         if table is not None:
             max_drift_nm = section.max_drift_nm.value()
             section.drift_note.say("Computing …")
-            worker.submit(lambda: correct_drift(table, max_drift_nm=max_drift_nm, should_stop=lambda: worker.closed))
+            worker.submit(lambda: correct_drift(table, max_drift_nm=max_drift_nm, should_stop=lambda: worker.overtaken))
 
     def link(self) -> None:
         """Join the blinks of the molecules that are shown."""
@@ -145,7 +146,7 @@ class Analysis(QObject):
         if table is None or molecules is None:
             return
         try:
-            truth, movie = self._truth(table), fitting_movie(self._panel.movie.layer, table.info)
+            truth, movie = self._truth(table), fitting_movie(self._panel.movie.layer, table)
         except SmlmPbError as error:
             section.report_note.say(str(error), "error")
             return
@@ -169,6 +170,11 @@ class Analysis(QObject):
         note = self._panel.analysis.report_note
         note.say(f'Written: <a href="{escape(path.absolute().as_uri())}">{escape(path.name)}</a>')
         self._panel.reveal(note)
+
+    def _forget(self, _layer: Any = None) -> None:
+        """Answers that are still computed are about other molecules; a report says whose it is."""
+        for worker in (self._quality, self._drift, self._link, self._compare):
+            worker.forget()
 
     def close(self) -> None:
         """Take no more requests."""

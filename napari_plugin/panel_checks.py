@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -65,15 +66,16 @@ class Checks(QObject):
         if molecules is None or table is None:
             return
         place = molecules.place
-        movie = fitting_movie(self._panel.movie.layer, table.info)
+        movie = fitting_movie(self._panel.movie.layer, table)
         if movie is None:
             task.note.say("Choose the movie that the molecules were found in, in the first row.", "error")
             return
+        untold = self._untold(table)
 
         def work(on_progress: OnProgress, should_stop: ShouldStop) -> ResidualMap:
             from smlm_pb.analysis import residual_map
 
-            return residual_map(table, movie, on_progress=on_progress, should_stop=should_stop)
+            return residual_map(table, movie, **untold(), on_progress=on_progress, should_stop=should_stop)
 
         task.run(work, partial(self._show_residuals, place))
 
@@ -127,16 +129,41 @@ class Checks(QObject):
         if table is None:
             return
         model, tolerance_nm = self._model_of(table), self._panel.analysis.tolerance_nm.value()
+        untold = self._untold(table)
 
         def work(on_progress: OnProgress, should_stop: ShouldStop) -> DigitalTwin:
             from smlm_pb.analysis import digital_twin
 
             return digital_twin(
-                table, model=model, tolerance_nm=tolerance_nm, on_progress=on_progress, should_stop=should_stop
+                table,
+                model=model,
+                tolerance_nm=tolerance_nm,
+                **untold(),
+                on_progress=on_progress,
+                should_stop=should_stop,
             )
 
         self._panel.analysis.checks.twin_picture.show_figure(None)
         task.run(work, self._show_twin)
+
+    def _untold(self, table: Localizations) -> Callable[[], dict[str, Any]]:
+        """Camera and PSF width of the rows, typed or measured, for tables of the movie that do not tell them."""
+        measured = self._panel.inputs.conditions
+        is_its_movie = fitting_movie(self._panel.movie.layer, table) is not None
+
+        def untold() -> dict[str, Any]:
+            from smlm_pb.analysis.table_conditions import conditions_of
+
+            if measured is None or not is_its_movie:
+                return {}
+            known = conditions_of(table)
+            there = {
+                "camera": (known.camera, measured.camera),
+                "psf_sigma_px": (known.psf_sigma_px, measured.psf_sigma_px),
+            }
+            return {name: ours for name, (its, ours) in there.items() if its is None}
+
+        return untold
 
     def _model_of(self, table: Localizations) -> str | None:
         """Where the table's model is, if it is the chosen one: a folder cannot be told by its name."""

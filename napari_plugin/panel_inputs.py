@@ -46,6 +46,7 @@ class Inputs(QObject):
         self._panel = panel
         self._viewer = panel.viewer
         self._source_pixel_size: dict[str, float | None] = {}
+        self._emitters: tuple[Any, ...] = ()
         self.conditions: Conditions | None = None
         self.survey = Survey(self._on_measured, self._on_measuring_failed, self)
         self.preview = Preview(self._viewer, self._on_preview_failed, self)
@@ -265,8 +266,22 @@ class Inputs(QObject):
 
     # -- events --------------------------------------------------------------------------------------------
 
+    def _listen_to(self, layer: Any) -> None:
+        """The pixel size is the layer's scale, which may be set at any time, as may its data."""
+        for emitter in self._emitters:
+            emitter.disconnect(self._on_altered)
+        events = None if layer is None else layer.events
+        self._emitters = () if events is None else (events.scale, events.units, events.data)
+        for emitter in self._emitters:
+            emitter.connect(self._on_altered)
+
+    def _on_altered(self, event: Any = None) -> None:
+        if self.layer is not None:
+            self._on_movie(self.layer)
+
     def _on_movie(self, layer: Any) -> None:
         panel = self._panel
+        self._listen_to(layer)
         why = None if layer is None else why_no_movie(layer)
         panel.show_movie_fault(why)
         self.preview.end()
@@ -285,6 +300,7 @@ class Inputs(QObject):
         """Let go of the viewer."""
         self.survey.close()
         self.preview.close()
+        self._listen_to(None)
         self._viewer.dims.events.current_step.disconnect(self._on_step)
 
 

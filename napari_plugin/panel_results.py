@@ -50,7 +50,7 @@ class Results(QObject):
         self._inspected: int | None = None
         self.image = ResultImage(self._viewer, self._on_image_failed, panel, self)
         self.image.set_options(panel.image.options())
-        self.image.drawn.connect(lambda rendering: panel.image.note.say(_about_image(rendering)))
+        self.image.drawn.connect(self._on_drawn)
         self._files = Latest(self._on_saved, panel.fail, self)
         panel.molecules.layer_changed.connect(self._on_chosen)
         panel.search.threshold.threshold_changed.connect(self._on_threshold)
@@ -205,8 +205,10 @@ class Results(QObject):
         from napari.utils.colormaps import ensure_colormap
 
         values = np.asarray(molecules.table[name] if quantity is None else quantity.values, np.float32)
-        low, high = np.nanpercentile(values, (1, 99))
-        relative = np.clip((values - low) / max(float(high - low), 1e-9), 0, 1)
+        known = np.isfinite(values)  # what was not fitted has no value
+        low, high = np.percentile(values[known], (1, 99)) if known.any() else (0.0, 1.0)
+        relative = np.zeros(len(values), np.float32)
+        relative[known] = np.clip((values[known] - low) / max(float(high - low), 1e-9), 0, 1)
         molecules.layer.border_color = ensure_colormap("viridis").map(relative)
 
     # -- views ---------------------------------------------------------------------------------------------
@@ -343,6 +345,10 @@ class Results(QObject):
         name = "molecules" if layer is None else name_of_file(layer.name)
         return (Path(source).parent if source else Path.home()) / f"{name}{ending}"
 
+    def _on_drawn(self, rendering: Any) -> None:
+        remarks = self.image.remarks
+        self._panel.image.note.say("\n".join([_about_image(rendering), *remarks]), "warning" if remarks else "plain")
+
     def _on_image_failed(self, error: Exception) -> None:
         if not isinstance(error, SmlmPbError):
             _log.error("The image could not be drawn", exc_info=error)
@@ -363,8 +369,12 @@ def describe_run(result: RunResult) -> str:
     if result.stopped and not result.n_frames:
         return "Cancelled before the first frame was done."
     if result.stopped:
-        return f"Cancelled after {result.n_frames} frames; what was found until then is kept."
-    return f"{result.n_frames} frames in {result.seconds:.1f} s{speed}."
+        return f"Cancelled after {_frames(result.n_frames)}; what was found until then is kept."
+    return f"{_frames(result.n_frames)} in {result.seconds:.1f} s{speed}."
+
+
+def _frames(number: int) -> str:
+    return f"{number} frame{'' if number == 1 else 's'}"
 
 
 def _columns(molecules: Molecules | None) -> tuple[str, ...]:

@@ -84,12 +84,13 @@ def _layer(path: Path) -> LayerData:
     from napari import current_viewer
 
     from napari_plugin.molecule_layers import points_arguments
-    from napari_plugin.movie_layers import place_for
+    from napari_plugin.movie_layers import place_beside, place_for
 
     table = _read(path)
     viewer = current_viewer()
     # On its movie, in the movie's scale and units, where the viewer shows it.
-    place = None if viewer is None else place_for(table.info, list(viewer.layers))
+    layers = [] if viewer is None else list(viewer.layers)
+    place = place_for(table.info, layers) or place_beside(table.info, layers)
     arguments = points_arguments(table, place=place, name=path.stem)
     return arguments.pop("data"), arguments, "points"
 

@@ -83,6 +83,7 @@ class _Picture:
     limits: tuple[float, float] | None
     place: Place
     is_new_view: bool
+    remarks: tuple[str, ...]
 
 
 class ResultImage(QObject):
@@ -118,6 +119,8 @@ class ResultImage(QObject):
         self._timer.timeout.connect(self._draw)
         self._fit_limits = True
         self.rendering: Rendering | None = None
+        #: What the library said about it.
+        self.remarks: tuple[str, ...] = ()
         viewer.scene.camera.events.zoom.connect(self._on_view)
         viewer.scene.camera.events.center.connect(self._on_view)
 
@@ -203,10 +206,14 @@ class ResultImage(QObject):
             pixel_size_nm, roi = self._view(table, place)
 
         def work() -> _Picture:
-            rendering = draw_image(table.select(mask), pixel_size_nm=pixel_size_nm, roi=roi, **options.render_options())
+            told: list[str] = []
+            drawn = {"pixel_size_nm": pixel_size_nm, "roi": roi, **options.render_options()}
+            rendering = draw_image(table.select(mask), told=told, **drawn)
+            remarks = () if roi is not None else tuple(told)  # on a part of the field there may be no molecule
             if options.colour_by:
-                return _Picture(rendering, as_rgb(rendering.image), None, place, fit)
-            return _Picture(rendering, rendering.image, brightness_limits(rendering.image), place, fit)
+                return _Picture(rendering, as_rgb(rendering.image), None, place, fit, remarks)
+            limits = brightness_limits(rendering.image)
+            return _Picture(rendering, rendering.image, limits, place, fit, remarks)
 
         self._latest.submit(work)
 
@@ -242,7 +249,7 @@ class ResultImage(QObject):
         if other is not None:
             other.visible = False
         self._fit_limits = False
-        self.rendering = picture.rendering
+        self.rendering, self.remarks = picture.rendering, picture.remarks
         self.drawn.emit(picture.rendering)
 
     # -- layers --------------------------------------------------------------------------------------------

@@ -27,6 +27,11 @@ _PLACES = {
     "smlm_pb.training.propose_like": "tab Train",
     "smlm-pb train --like": "tab Train",
     "name one, save(path, format=NAME)": "choose one in the dialog",
+    " (camera=Camera(...))": " in the tab Localize",
+    "use method 'blur' or 'histogram'": "choose another Drawing",
+    "has no meaning; give radius_nm": "has no meaning; choose a table with precisions",
+    "give the table before that step": "choose the molecules before that step",
+    "give the table before.": "choose the molecules before.",
     "choose another name or allow overwriting (overwrite=True)": "choose another name",
 }
 #: Names of files may be longer than a line.

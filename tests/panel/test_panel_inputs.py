@@ -97,3 +97,23 @@ def test_layers_come_and_go_and_wrong_ones_are_explained(make_napari_viewer, qtb
     viewer.layers.remove(movie)
     assert panel.movie.layer is None
     assert not panel.run_bar.run_button.isEnabled()
+
+
+def test_a_scale_or_data_set_later_are_heeded(panel, viewer, qtbot):
+    def wait_for(pixel_size_nm):
+        qtbot.waitUntil(
+            lambda: panel.inputs.conditions is not None and panel.inputs.conditions.pixel_size_nm == pixel_size_nm,
+            timeout=LIMIT_MS,
+        )
+
+    movie = viewer.layers["filaments"]
+    wait_for(pytest.approx(100))
+    movie.scale = (1, 0.16, 0.16)
+    wait_for(pytest.approx(160))
+    assert "160" in panel.camera.pixel_size_nm.placeholderText()
+    movie.data = movie.data[:, :4, :4]
+    assert "smaller than" in panel.movie_note.text()
+    assert not panel.run_bar.run_button.isEnabled()
+    panel.movie.choose(None)
+    movie.scale = (1, 0.1, 0.1)  # nobody listens
+    assert panel.inputs._emitters == ()
