@@ -108,15 +108,20 @@ def test_what_is_told_in_training_is_a_population(seed, spread, on, least):
 def test_what_is_told_in_training_is_right_within_its_error():
     rng = np.random.default_rng(0)
     law = PhotonLaw(1000.0, "lognormal", 0.4, None, 1e5)
-    told = [
-        measured_population(rng, law, scale=0.5, least_photons=50.0, density_per_px2=0.02).values() for _ in range(400)
-    ]
-    middle, low, high, density, density_around = np.exp(np.log(told).mean(0))
+
+    def told(**where):
+        drawn = (measured_population(rng, law, scale=0.5, least_photons=50.0, **where).values() for _ in range(400))
+        return np.exp(np.log(list(drawn)).mean(0))
+
+    middle, low, high, density, density_around = told(density_per_px2=0.002)
     assert middle == pytest.approx(500, rel=0.02)
     assert np.log(high / middle) == pytest.approx(0.4, rel=0.1)
     assert np.log(middle / low) == pytest.approx(0.4, rel=0.1)
-    assert density == pytest.approx(0.02, rel=0.1)
+    assert density == pytest.approx(0.002, rel=0.1)
     assert density_around == pytest.approx(density, rel=0.05)
+    # In crowds part of the neighbours' light is taken for a molecule's own.
+    for crowded in ({"density_per_px2": 0.08}, {"density_per_px2": 0.01, "crowding": 8.0}):
+        assert told(**crowded)[0] == pytest.approx(500 * np.exp(0.05), rel=0.02)
 
 
 def test_scenes_tell_their_population_or_nothing():
