@@ -248,7 +248,7 @@ class Localizations:
         Raises
         ------
         TableError
-            When there is no table, or the columns differ.
+            When there is no table, or columns or pixel sizes differ.
         """
         if not tables:
             raise TableError("There is no table to concatenate.")
@@ -260,6 +260,12 @@ class Localizations:
                 raise TableError(
                     f"Tables with different columns cannot be joined: table {number} differs in "
                     f"{', '.join(sorted(different))}."
+                )
+            here, there = table.info.pixel_size_nm, first.info.pixel_size_nm
+            if here and there and not math.isclose(here, there, rel_tol=1e-3):
+                raise TableError(
+                    f"Tables of different pixels cannot be joined: those of table {number} are {here:g} nm, those of "
+                    f"the first {there:g} nm."
                 )
         joined = {name: np.concatenate([table[name] for table in filled]) for name in first.column_names}
         return cls(joined, tables[0].info, tables[0].provenance)

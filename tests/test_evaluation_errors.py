@@ -257,6 +257,7 @@ def test_empty_tables_give_a_budget():
 def test_impossible_options_are_named(planted):
     with pytest.raises(ConfigurationError, match="choose from photons"):
         error_budget(*planted, by=("colour",))
+    assert {row.attribute for row in error_budget(*planted, by="frame").attributes} == {"frame"}
     with pytest.raises(ConfigurationError, match="fwhm_nm"):
         error_budget(*planted, fwhm_nm=-1)
     with pytest.raises(ConfigurationError, match="n_bins"):

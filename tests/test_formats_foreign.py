@@ -153,6 +153,15 @@ def test_the_user_knows_better_than_the_declaration(tmp_path):
     assert locs.info == MovieInfo(99, 48, 64, 100.0, "a")
 
 
+def test_a_given_pixel_size_that_contradicts_the_file_is_told(tmp_path):
+    path = write(tmp_path / "a.csv", RELEASE_13)
+    write(tmp_path / "a-protocol.txt", '{"pixelSize": 133.0}')
+    assert "pixels of 100 nm were given, and are used, not the file's 133 nm" in notes(
+        read_table(path, pixel_size_nm=100)
+    )
+    assert "were given" not in notes(read_table(path, pixel_size_nm=133))
+
+
 def test_rows_without_a_position_are_counted_not_hidden(tmp_path):
     text = RELEASE_13 + "3.0,8.0,NaN,1.0,1,1,1,1,1,1\n4.0,9.0,250,350,1,1,1,1,1,1\n"
     locs = read_table(write(tmp_path / "a.csv", text), pixel_size_nm=100)

@@ -145,6 +145,8 @@ def test_concatenate():
     assert len(Localizations.concatenate([Localizations.empty(INFO)])) == 0
     with pytest.raises(TableError, match="differs in probability"):
         Localizations.concatenate([a, b.with_columns(probability=1.0)])
+    with pytest.raises(TableError, match="those of table 1 are 160 nm, those of the first 120 nm"):
+        Localizations.concatenate([a, b.with_info(MovieInfo(10, 48, 64, 160.0))])
     with pytest.raises(TableError, match="no table"):
         Localizations.concatenate([])
 

@@ -182,6 +182,7 @@ def error_budget(
     ----------
     Bolya, Foley, Hays, Hoffman: TIDE, ECCV 2020.
     """
+    by = (by,) if isinstance(by, str) else by
     pixel = common_pixel_size_nm(pred, truth, pixel_size_nm)
     check_tolerance(tolerance_nm)
     _check_options(by, n_bins, fwhm_nm)

@@ -94,6 +94,10 @@ def _pixel_size_xy(
 ) -> tuple[float, float] | None:
     """Pixel size along x and y: the user's word, the file's, the format's."""
     if options.pixel_size_nm is not None:
+        stated = () if raw.pixel_size_nm is None else np.atleast_1d(raw.pixel_size_nm)
+        if len(stated) and not np.allclose(stated, options.pixel_size_nm, rtol=1e-3):
+            told = " × ".join(f"{value:g}" for value in stated)
+            notes.append(f"pixels of {options.pixel_size_nm:g} nm were given, and are used, not the file's {told} nm")
         return options.pixel_size_nm, options.pixel_size_nm
     found = raw.pixel_size_nm
     if found is None:
