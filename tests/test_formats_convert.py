@@ -45,6 +45,13 @@ def test_sizes_and_conventions_can_be_given(storm, capsys):
     assert locs.frame.tolist() == [1, 3]
 
 
+def test_a_pixel_size_in_micrometres_is_told(storm, capsys):
+    assert main(["convert", str(storm), str(storm.with_name("a.hdf5")), "--pixel-size-nm", "0.16"]) == 0
+    assert "pixels of 0.16 nm were given, but they are 10 to 2000 nm in the sample" in capsys.readouterr().out
+    assert main(["convert", str(storm), str(storm.with_name("b.hdf5")), "--pixel-size-nm", "160"]) == 0
+    assert "were given" not in capsys.readouterr().out
+
+
 def test_losses_are_said(tmp_path, capsys):
     n = 4
     columns = {"frame": np.zeros(n), "x": np.arange(n), "y": np.arange(n), "sigma_x": np.ones(n), "sigma_y": np.ones(n)}
@@ -69,6 +76,7 @@ def test_losses_are_said(tmp_path, capsys):
         (["storm.csv", "there.csv", "--pixel-size-nm", "100"], "exists already"),
         (["storm.csv", "nowhere/a.csv", "--pixel-size-nm", "100"], "does not exist"),
         (["storm.csv", "a.hdf5", "--pixel-size-nm", "-3"], "must be > 0"),
+        (["storm.csv", "a.hdf5", "--pixel-size-nm", "100", "--first-frame", "5"], "none of the 2 rows has"),
     ],
 )
 def test_one_clear_line_and_nothing_written(storm, capsys, monkeypatch, arguments, message):

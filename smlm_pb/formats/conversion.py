@@ -58,7 +58,7 @@ def to_localizations(raw: RawTable, form: TableFormat, options: ReadOptions, pat
         if shift:
             columns[axis] = columns[axis].astype(np.float64) - shift
     first_frame = _shift_frames(columns, raw, form, options, notes)
-    rows = _possible_rows(columns, notes)
+    rows = _possible_rows(columns, path, first_frame, notes)
     for name, values in raw.columns.items():
         if name not in used:
             unit = raw.units.get(name, "")
@@ -94,10 +94,18 @@ def _pixel_size_xy(
 ) -> tuple[float, float] | None:
     """Pixel size along x and y: the user's word, the file's, the format's."""
     if options.pixel_size_nm is not None:
+        from smlm_pb.movies.metadata import PLAUSIBLE_PIXEL_SIZE_NM
+
         stated = () if raw.pixel_size_nm is None else np.atleast_1d(raw.pixel_size_nm)
         if len(stated) and not np.allclose(stated, options.pixel_size_nm, rtol=1e-3):
             told = " × ".join(f"{value:g}" for value in stated)
             notes.append(f"pixels of {options.pixel_size_nm:g} nm were given, and are used, not the file's {told} nm")
+        low, high = PLAUSIBLE_PIXEL_SIZE_NM
+        if not low <= options.pixel_size_nm <= high:
+            notes.append(
+                f"pixels of {options.pixel_size_nm:g} nm were given, but they are {low:g} to {high:g} nm in the sample "
+                "(0.1 µm is 100)"
+            )
         return options.pixel_size_nm, options.pixel_size_nm
     found = raw.pixel_size_nm
     if found is None:
@@ -214,7 +222,7 @@ def _shift_frames(
     return first
 
 
-def _possible_rows(columns: dict[str, Array], notes: list[str]) -> Array | None:
+def _possible_rows(columns: dict[str, Array], path: Path, first_frame: int, notes: list[str]) -> Array | None:
     """Rows with a position and a frame; None where that is all of them."""
     good = np.isfinite(columns["x"]) & np.isfinite(columns["y"])
     frame = columns["frame"]
@@ -222,6 +230,11 @@ def _possible_rows(columns: dict[str, Array], notes: list[str]) -> Array | None:
     n_bad = int(len(good) - np.count_nonzero(good))
     if not n_bad:
         return None
+    if n_bad == len(good):
+        raise TableError(
+            f"{path}: none of the {n_bad} rows has a finite position and a frame, a whole number from {first_frame}; "
+            "check the file, and first_frame where it was given."
+        )
     row = int(np.argmin(good))
     notes.append(f"{n_bad} rows without a finite position and a valid frame are left out, the first is row {row + 1}")
     return np.flatnonzero(good)
