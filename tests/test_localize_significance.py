@@ -17,7 +17,9 @@ from smlm_pb.localization.significance import (
     least_significance,
     lone_significance,
     noise_peaks_per_px,
+    sample_electrons,
 )
+from smlm_pb.movies import open_movie
 from smlm_pb.simulation.rendering import render_separable
 
 SIGMA_PX = 1.1
@@ -202,3 +204,14 @@ def _as_rows(table):
     for name in CANDIDATE_DTYPE.names:
         out[name] = table[name]
     return out
+
+
+@pytest.mark.parametrize("value", [0, 65535])
+def test_dropped_frames_are_no_part_of_the_sample(value):
+    """Saturated or empty frames would tell the network of other molecules, and of another noise, than there are."""
+    whole = np.random.default_rng(0).poisson(100, (12, 16, 20)).astype(np.uint16)
+    broken = np.insert(whole, [3, 7, 7], value, axis=0)
+    expected = sample_electrons(open_movie(whole), CAMERA, (0, 12))
+    np.testing.assert_array_equal(sample_electrons(open_movie(broken), CAMERA, (0, 15)), expected)
+    nothing = sample_electrons(open_movie(np.full((4, 16, 20), value, np.uint16)), CAMERA, (0, 4))
+    assert nothing.shape == (4, 16, 20)

@@ -179,17 +179,21 @@ def measure_least_significance(
 
 
 def sample_electrons(movie: Movie, camera: Camera, frames: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Evenly spaced frames, of large ones the middle, in electrons whose noise has variance = mean."""
+    """Evenly spaced frames, of large ones the middle, in electrons whose noise has variance = mean.
+
+    Dropped frames, which hold one constant value, tell nothing of the others and are left out.
+    """
     side_y, side_x = min(movie.height, _SAMPLE_SIDE_PX), min(movie.width, _SAMPLE_SIDE_PX)
     top, left = (movie.height - side_y) // 2, (movie.width - side_x) // 2
     n = min(frames[1] - frames[0], max(_LEAST_FRAMES, _SAMPLE_PX // (side_y * side_x)))
-    read = []
+    read: list[npt.NDArray[np.float32]] = []
+    dropped: list[npt.NDArray[np.float32]] = []
     for index in np.linspace(frames[0], frames[1] - 1, n).round().astype(int):
         adu = movie.read(int(index), int(index) + 1)
         check_block(adu, int(index), movie.name)
         electrons = camera.to_electrons(adu) / np.float32(camera.excess_noise_factor)
-        read.append(electrons[:, top : top + side_y, left : left + side_x])
-    return np.ascontiguousarray(np.concatenate(read), dtype=np.float32)
+        (dropped if adu.min() == adu.max() else read).append(electrons[:, top : top + side_y, left : left + side_x])
+    return np.ascontiguousarray(np.concatenate(read or dropped), dtype=np.float32)
 
 
 def read_variance(camera: Camera) -> float:
