@@ -26,6 +26,7 @@ from napari_plugin.inspect_section import InspectSection
 from napari_plugin.keyboard import add_shortcuts, explain_rows, order_focus
 from napari_plugin.localize_job import LocalizeJob
 from napari_plugin.model_section import ModelSection
+from napari_plugin.molecule_layers import METADATA_KEY
 from napari_plugin.molecules import Molecules
 from napari_plugin.movie_layers import Place, is_helper
 from napari_plugin.panel_analysis import Analysis
@@ -78,6 +79,7 @@ class LocalizePanel(QWidget):
         self.inputs.measure()
         self.show_movie_fault(None)
         self._choose_first_movie()
+        self._choose_molecules_in_sight()
         warm_up()
 
     # -- asked by the parts --------------------------------------------------------------------------------
@@ -276,6 +278,11 @@ class LocalizePanel(QWidget):
             self.movie.choose(active)
             if self.movie.layer is None and self.movie.count() > 1:
                 self.movie.setCurrentIndex(1)
+
+    def _choose_molecules_in_sight(self) -> None:
+        """A table that was opened before the panel, or what it found before it was closed."""
+        there = (layer for layer in reversed(self.viewer.layers) if METADATA_KEY in layer.metadata and layer.visible)
+        self.molecules.choose(next(there, None))
 
     def _on_theme(self, event: Any = None) -> None:
         for note in self.findChildren(Note):

@@ -71,7 +71,8 @@ class Molecules:
         TableError
             When the points are no molecules.
         """
-        molecules = cls(table_of_layer(layer), layer, Place.of_layer(layer))
+        table = table_of_layer(layer)
+        molecules = cls(table, layer, Place.of_layer(layer), expectation_of(table))
         molecules.mask = np.array(layer.shown, bool)
         return molecules
 
@@ -135,6 +136,15 @@ class Molecules:
         step = max(1, len(self.mask) // _SAMPLE)
         shown = precision.values[::step][self.mask[::step]]
         return (float(np.median(shown)), precision.unit) if len(shown) else None
+
+
+def expectation_of(table: Localizations) -> dict[str, Any] | None:
+    """Expected figures of the run whose table this is, as it was, with what the threshold left out; None elsewhere."""
+    steps = [step for step in table.provenance if step.get("step") != "region"]
+    told = steps[-1].get("threshold") if steps and steps[-1].get("step") == "localize" else None
+    if not isinstance(told, dict) or "threshold" not in told or "probability" not in table.column_names:
+        return None
+    return dict(told) if (table.probability < np.float32(told["threshold"])).any() else None
 
 
 class GrowingPoints:

@@ -294,7 +294,8 @@ class Inputs(QObject):
         self.movie_changed.emit()
 
     def _on_step(self, event: Any = None) -> None:
-        self.request_preview()
+        if self.layer in self._viewer.layers:  # napari also steps while it takes the movie away
+            self.request_preview()
 
     def close(self) -> None:
         """Let go of the viewer."""

@@ -38,6 +38,7 @@ _HEADROOM = 2.0
 #: Narrowest pixels for the present view, nm.
 _FINEST_NM = 0.5
 _NAME = "super-resolved"
+_IMAGE = "image"
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,12 @@ class ResultImage(QObject):
     ) -> None:
         super().__init__(parent)
         self._viewer, self._panel = viewer, panel
-        self._layers: dict[str, Any] = {}
+        #: Also those of a panel that was closed: under new ones they would shine through.
+        self._layers: dict[str, Any] = {
+            "colour" if layer.rgb else "plain": layer
+            for layer in viewer.layers
+            if layer.metadata.get(HELPER_KEY) == _IMAGE
+        }
         self._molecules: Molecules | None = None
         self._options = ImageOptions()
         self._latest, self._turns = Latest(self._on_rendered, on_error, self), Turns(self)
@@ -317,7 +323,7 @@ class ResultImage(QObject):
             }
         else:
             arguments = {"name": f"{_NAME}, in colours", "rgb": True, "blending": "additive"}
-        return Image(pixels, metadata={HELPER_KEY: "image"}, visible=visible, **arguments, **placement)
+        return Image(pixels, metadata={HELPER_KEY: _IMAGE}, visible=visible, **arguments, **placement)
 
     def _insert(self, layer: Any) -> None:
         """The points stay on top."""

@@ -27,6 +27,7 @@ _PLACES = {
     "smlm_pb.training.propose_like": "tab Train",
     "smlm-pb train --like": "tab Train",
     "name one, save(path, format=NAME)": "choose one in the dialog",
+    "must match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$'": "may hold letters, digits, '.', '_' and '-' only",
     " (camera=Camera(...))": " in the tab Localize",
     "use method 'blur' or 'histogram'": "choose another Drawing",
     "has no meaning; give radius_nm": "has no meaning; choose a table with precisions",

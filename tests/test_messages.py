@@ -84,6 +84,7 @@ def test_options_of_verbs_within_verbs_are_known():
         ("check offset_adu, e_per_adu and em_gain", "check Offset, e⁻ per ADU and EM gain"),
         ("give --psf-sigma-px", "give PSF width"),
         ("make a model for such movies (smlm_pb.training.propose_like)", "make a model for such movies (tab Train)"),
+        ("give offset_adu and e_per_adu (camera=Camera(...)).", "give Offset and e⁻ per ADU in the tab Localize."),
         ("/data/offset_adu/a.tif is damaged", "/data/offset_adu/a.tif is damaged"),
     ],
 )

@@ -128,3 +128,28 @@ def test_a_panel_that_is_gone_leaves_no_threads_and_no_timers(panel, viewer, qtb
     qtbot.waitUntil(lambda: not ours(), timeout=LIMIT_MS)
     for emitter in (viewer.dims.events.current_step, viewer.layers.events.removed, viewer.events.theme):
         assert "napari_plugin" not in str(emitter.callbacks)
+
+
+def test_taking_the_movie_away_ends_the_preview(panel, viewer, qtbot, notes):
+    """napari goes to another frame while it takes the movie away, and that frame is known already."""
+    panel.search.live_preview.setChecked(True)
+    for frame in (5, 0, 5):
+        viewer.dims.set_current_step(0, frame)
+        qtbot.waitUntil(lambda frame=frame: f"Frame {frame}:" in panel.search.preview_note.text(), timeout=LIMIT_MS)
+    viewer.layers.clear()
+    qtbot.wait(100)
+    assert list(viewer.layers) == []
+    assert errors(notes) == []
+
+
+def test_a_panel_that_is_opened_again_goes_on_where_it_was(panel, viewer, qtbot, notes):
+    found = run_to_the_end(panel, qtbot, last_frame=5)
+    qtbot.waitUntil(lambda: panel.results.image.rendering is not None, timeout=LIMIT_MS)
+    n_shown, names = found.n_shown, [layer.name for layer in viewer.layers]
+    viewer.window.remove_dock_widget("all")
+    _, again = viewer.window.add_plugin_dock_widget("smlm-pb", "Localize molecules")
+    assert again.molecules.layer is found.layer
+    assert again.results.current.n_shown == n_shown
+    qtbot.waitUntil(lambda: again.results.image.rendering is not None, timeout=LIMIT_MS)
+    assert [layer.name for layer in viewer.layers] == names  # no second image over the first one
+    assert errors(notes) == []
