@@ -42,6 +42,7 @@ class FigurePicture(QLabel):
         super().__init__(parent)
         self._viewer = viewer
         self._make: Callable[[], Figure] | None = None
+        self._pixels_per_point = 1.0
         self._latest = Latest(self._show, self._fail, self)
         self.setAccessibleName(name)
         self.setAlignment(Qt.AlignmentFlag.AlignHCenter)
@@ -62,7 +63,8 @@ class FigurePicture(QLabel):
             self.setVisible(False)
             return
         text, background = (theme_color(self._viewer, name).name() for name in ("text", "background"))
-        self._latest.submit(lambda: draw(make(), text, background))
+        finer = self._pixels_per_point = self.devicePixelRatioF()
+        self._latest.submit(lambda: draw(make(), text, background, finer=finer))
 
     def recolor(self) -> None:
         """Take the colours of the theme."""
@@ -75,7 +77,9 @@ class FigurePicture(QLabel):
     def _show(self, pixels: npt.NDArray[np.uint8]) -> None:
         height, width, _ = pixels.shape
         image = QImage(pixels.data, width, height, 4 * width, QImage.Format.Format_RGBA8888)
-        self.setPixmap(QPixmap.fromImage(image.copy()))
+        picture = QPixmap.fromImage(image.copy())
+        picture.setDevicePixelRatio(self._pixels_per_point)
+        self.setPixmap(picture)
         if self.isHidden():
             self.setVisible(True)
             self.appeared.emit()
@@ -84,7 +88,7 @@ class FigurePicture(QLabel):
         _log.error("A figure could not be drawn", exc_info=error)
 
 
-def draw(figure: Figure, text: str, background: str) -> npt.NDArray[np.uint8]:
+def draw(figure: Figure, text: str, background: str, *, finer: float = 1.0) -> npt.NDArray[np.uint8]:
     """Turn a figure into pixels, as large as the panel is wide.
 
     Parameters
@@ -93,6 +97,8 @@ def draw(figure: Figure, text: str, background: str) -> npt.NDArray[np.uint8]:
         Its size and colours are changed.
     text, background : str
         Colours of writing and lines, and of what is behind.
+    finer : float
+        Pixels of the screen per unit of length of the window; more than 1 on fine screens.
 
     Returns
     -------
@@ -103,7 +109,7 @@ def draw(figure: Figure, text: str, background: str) -> npt.NDArray[np.uint8]:
     from matplotlib.text import Text
 
     figure.set_size_inches(_WIDTH_PX / _DPI, _HEIGHT_PX / _DPI)
-    figure.set_dpi(_DPI)
+    figure.set_dpi(_DPI * finer)
     figure.set_facecolor(background)
     for axes in figure.axes:
         axes.set_facecolor(background)

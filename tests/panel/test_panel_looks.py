@@ -186,6 +186,31 @@ def test_warnings_can_be_read_in_every_theme(viewer):
             assert _contrast(color, theme_color(viewer, "background")) >= 4.5 or color == theme_color(viewer, "text")
 
 
+def test_figures_are_sharp_on_fine_screens(viewer, qtbot, monkeypatch):
+    from matplotlib.figure import Figure
+
+    from napari_plugin import figure_picture
+
+    drawn, real = [], figure_picture.draw
+
+    def draw(*args, **options):
+        drawn.append(real(*args, **options))
+        return drawn[-1]
+
+    monkeypatch.setattr(figure_picture, "draw", draw)
+    hints = []
+    for ratio in (1.0, 2.0):
+        picture = figure_picture.FigurePicture(viewer, "a figure")
+        qtbot.addWidget(picture)
+        monkeypatch.setattr(picture, "devicePixelRatioF", lambda ratio=ratio: ratio)
+        with qtbot.waitSignal(picture.appeared, timeout=LIMIT_MS):
+            picture.show_figure(Figure)
+        hints.append(picture.sizeHint())
+        picture.close_task()
+    assert drawn[1].shape[:2] == tuple(2 * side for side in drawn[0].shape[:2])
+    assert hints[0] == hints[1]
+
+
 def test_histogram_is_moved_by_mouse_and_keys(viewer, qtbot):
     from qtpy.QtCore import QPoint, Qt
 
