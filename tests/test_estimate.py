@@ -417,6 +417,12 @@ def test_negative_background_warns() -> None:
     assert "offset is too high" in estimate.warnings[0]
 
 
+def test_a_masked_region_leaves_no_numerical_warnings() -> None:
+    frames = _record(_expected(26, n_frames=40, density=0.5, photons=2000))[:, :40, :56]
+    frames[:, :, :20] = 100
+    assert "noise does not fit" in check_camera(frames, Camera(offset_adu=100, e_per_adu=0.5), psf_sigma_px=1.1)[0]
+
+
 @pytest.mark.parametrize("value", [0, 100, 65535])
 def test_dropped_frames_do_not_spoil_the_estimates(value: int) -> None:
     """A frame that the computer lost is stored as one value: it tells nothing of camera, PSF and background."""

@@ -3,6 +3,7 @@
 import itertools
 import re
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -480,6 +481,16 @@ def test_without_any_light_the_gain_must_be_given(model):
     flat = np.random.default_rng(0).poisson(30, (6, 20, 20)).astype(np.uint16) + 100
     with pytest.raises(CameraError, match="offset_adu"):
         localize(flat, model=model)
+
+
+def test_an_estimate_that_the_pixels_contradict_is_refused(model, long_movie, monkeypatch):
+    """Bright single pixels, as of cosmic rays, can lead the estimate far astray: then nothing would be found."""
+    from smlm_pb.localization import estimate
+
+    good = estimate.estimate_camera(long_movie)
+    monkeypatch.setattr(estimate, "estimate_camera", lambda *_, **__: replace(good, offset_adu=55_000.0))
+    with pytest.raises(CameraError, match=r"offset 55000 ADU is above 100 % of the pixels"):
+        localize(long_movie, model=model)
 
 
 def test_copies_of_one_frame_give_the_same_molecules(model, movie):

@@ -64,6 +64,18 @@ def test_other_things_are_no_movies(tmp_path: Path, frames: np.ndarray) -> None:
     _refused(lambda: open_movie(tmp_path / "objects.npy"), "objects.npy")
 
 
+def test_masked_regions_are_told(frames: np.ndarray) -> None:
+    """A polygon that was cut out and filled has an edge that looks like light, and pixels without noise."""
+    movie = np.concatenate([frames, frames[::-1] + 3])
+    assert not any("same value" in text for text in check_movie(open_movie(movie)))
+    movie[:, :, :10] = 100
+    said = [text for text in check_movie(open_movie(movie)) if "same value in all frames" in text]
+    assert len(said) == 1
+    assert f"{100 * 10 / movie.shape[2]:.2g} %" in said[0]
+    movie[2] = 0  # a dropped frame hides nothing
+    assert any("same value" in text for text in check_movie(open_movie(movie)))
+
+
 LAYOUTS: dict[str, dict[str, Any]] = {
     "shaped": {"photometric": "minisblack"},
     "imagej": {"imagej": True, "metadata": {"axes": "TYX"}},

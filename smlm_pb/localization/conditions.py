@@ -191,6 +191,7 @@ def _camera(
         return camera, check_movie(movie, camera) + check_camera(sample, camera, psf_sigma_px=psf_sigma_px)
     estimate = estimate_camera(sample, psf_sigma_px=psf_sigma_px, **given)
     camera = estimate.to_camera()
+    check_movie(movie, camera)  # refuses an estimate that the pixels contradict, as after cosmic rays
     origin |= dict.fromkeys(estimate.estimated, ESTIMATED)
     return camera, list(estimate.warnings)
 

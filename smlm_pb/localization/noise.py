@@ -54,6 +54,7 @@ class NoiseLine:
     flatness_error: float
 
     @property
+    @np.errstate(invalid="ignore")
     def variance_error(self) -> float:
         """Standard error of ``variance``."""
         row = np.array([self.mean, 1.0])
@@ -164,6 +165,7 @@ def _tile(values: FloatArray) -> FloatArray:
     return tiles.transpose(1, 0, 2, 3).reshape(n_frames, -1)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # where the line is not determined, its errors say so
 def measure_noise(
     sample: FrameSample, psf_sigma_px: float | None, *, read_variance_e2: float, excess: float
 ) -> NoiseLine | None:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _SAMPLE_FRAMES = 32
 #: Below this fraction of the pixels nothing is said, above it a warning is given.
 _SATURATED_WARNING, _SATURATED_ERROR = 1e-4, 0.5
+#: Frames that are needed to tell pixels that never change, and the fraction of them that is told.
+_STILL_FRAMES, _STILL_WARNING = 8, 0.02
 _BELOW_OFFSET_WARNING, _BELOW_OFFSET_ERROR = 0.01, 0.9
 
 
@@ -49,6 +51,7 @@ def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
     warnings += _check_saturation(movie, frames)
     warnings += _check_constant(movie, frames)
     warnings += _check_scaling(movie, frames)
+    warnings += _check_still(movie, frames)
     if camera is not None:
         _check_maps(movie, camera)
         warnings += _check_offset(movie, frames, camera)
@@ -102,6 +105,17 @@ def _check_constant(movie: Movie, frames: npt.NDArray[Any]) -> list[str]:
             f"value ({low[constant][0]}): frames may have been dropped."
         ]
     return []
+
+
+def _check_still(movie: Movie, frames: npt.NDArray[Any]) -> list[str]:
+    lit = frames[frames.min(axis=(1, 2)) != frames.max(axis=(1, 2))]  # of dropped frames another warning tells
+    still = float((lit == lit[0]).all(axis=0).mean()) if len(lit) >= _STILL_FRAMES else 0.0
+    if not _STILL_WARNING < still < 1:
+        return []
+    return [
+        f"Movie {movie.name}: {_percent(still)} of the pixels have the same value in all frames looked at: a region "
+        "was masked or padded, or the noise rounded off; molecules at its edge may be false, cut the region off."
+    ]
 
 
 def _clipping_level(frames: npt.NDArray[Any]) -> float | None:
