@@ -18,7 +18,7 @@ from smlm_pb.localization.settings import (
     JobSettings,
     frame_range,
 )
-from smlm_pb.movies import check_movie
+from smlm_pb.movies import check_hot_pixels, check_movie
 from smlm_pb.movies.metadata import PLAUSIBLE_PIXEL_SIZE_NM
 
 if TYPE_CHECKING:
@@ -143,6 +143,7 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     known_sigma_px = psf_sigma_px if origin["psf_sigma_px"] != ASSUMED else None
     camera, remarks = _camera(movie, sample, settings, known_sigma_px, origin)
     warnings += remarks
+    warnings += check_hot_pixels(movie, camera)
     background_e, remarks = _background(sample, camera, origin)
     warnings += remarks
     warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, origin)

@@ -1,6 +1,6 @@
 """Anything that is a movie, read by blocks of frames."""
 
-from smlm_pb.movies.checks import check_block, check_movie
+from smlm_pb.movies.checks import check_block, check_hot_pixels, check_movie
 from smlm_pb.movies.movie import (
     MIN_SIDE_PX,
     Movie,
@@ -18,6 +18,7 @@ __all__ = [
     "Movie",
     "MovieBase",
     "check_block",
+    "check_hot_pixels",
     "check_movie",
     "even_frames",
     "frames_per_block",

@@ -19,6 +19,11 @@ _SATURATED_WARNING, _SATURATED_ERROR = 1e-4, 0.5
 #: Frames that are needed to tell pixels that never change, and the fraction of them that is told.
 _STILL_FRAMES, _STILL_WARNING = 8, 0.02
 _BELOW_OFFSET_WARNING, _BELOW_OFFSET_ERROR = 0.01, 0.9
+#: A hot pixel rises above those around it by so many times the noise of one frame, its neighbours by less than this
+#: share of that: of the narrowest PSF on the middle of a pixel it is nearly one half.
+_HOT_RISE, _HOT_BESIDE = 3.0, 0.2
+#: More is no accident of single pixels.
+_MOST_HOT = 0.01
 
 
 def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
@@ -56,6 +61,46 @@ def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
         _check_maps(movie, camera)
         warnings += _check_offset(movie, frames, camera)
     return warnings
+
+
+def check_hot_pixels(movie: Movie, camera: Camera) -> list[str]:
+    """Look for single pixels that are brighter than those around them all the time.
+
+    Parameters
+    ----------
+    movie : Movie
+        An open movie; up to 32 frames, evenly spread, are read.
+    camera : Camera
+        Its maps of offset and gain are taken into account.
+
+    Returns
+    -------
+    list of str
+        One warning, or none.
+    """
+    _, frames = sample_frames(movie, at_most=_SAMPLE_FRAMES)
+    if len(frames) < _STILL_FRAMES or min(frames.shape[1:]) < 3:
+        return []
+    from scipy.ndimage import maximum_filter, median_filter
+
+    electrons = camera.to_electrons(frames)
+    usual = np.median(electrons, axis=0)
+    noise = 1.4826 * float(np.median(np.abs(electrons - usual)))
+    beside = np.ones((3, 3), bool)
+    beside[1, 1] = False
+    level = median_filter(usual, footprint=np.ones((5, 5), bool), mode="nearest")
+    rise = usual - level
+    spread = maximum_filter(usual, footprint=beside, mode="constant", cval=-np.inf) - level
+    hot = np.argwhere((rise > _HOT_RISE * max(noise, 1e-6)) & (spread < _HOT_BESIDE * rise))
+    if not 0 < len(hot) <= _MOST_HOT * usual.size:
+        return []
+    row, column = hot[np.argmax(rise[tuple(hot.T)])]
+    many = f"{len(hot)} pixels are" if len(hot) > 1 else "one pixel is"
+    return [
+        f"Movie {movie.name}: {many} always brighter than those around (hot pixels; the hottest is row {row}, column "
+        f"{column}), and may be taken for molecules: give the mean of a dark movie as the camera's offset, pixel by "
+        "pixel (in Python, Camera(offset_adu=map)), or leave these places out of the table."
+    ]
 
 
 def check_block(block: npt.NDArray[Any], first_frame: int, name: str) -> None:
