@@ -23,7 +23,7 @@ _BELOW_OFFSET_WARNING, _BELOW_OFFSET_ERROR = 0.01, 0.9
 #: share of that: of the narrowest PSF on the middle of a pixel it is nearly one half.
 _HOT_RISE, _HOT_BESIDE = 3.0, 0.2
 #: More is no accident of single pixels.
-_MOST_HOT = 0.01
+_MOST_HOT = 0.03
 
 
 def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
