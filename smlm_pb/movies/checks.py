@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
 
 from smlm_pb.errors import CameraError, MovieError
 from smlm_pb.movies.movie import Movie, sample_frames
@@ -22,6 +23,8 @@ _BELOW_OFFSET_WARNING, _BELOW_OFFSET_ERROR = 0.01, 0.9
 #: A hot pixel rises above those around it by so many times the noise of one frame, its neighbours by less than this
 #: share of that: of the narrowest PSF on the middle of a pixel it is nearly one half.
 _HOT_RISE, _HOT_BESIDE = 3.0, 0.2
+#: Pixels of frames that suffice to tell: of large frames fewer are looked at.
+_HOT_SAMPLE_PX = 1 << 22
 #: More is no accident of single pixels.
 _MOST_HOT = 0.03
 
@@ -78,28 +81,32 @@ def check_hot_pixels(movie: Movie, camera: Camera) -> list[str]:
     list of str
         One warning, or none.
     """
-    _, frames = sample_frames(movie, at_most=_SAMPLE_FRAMES)
+    pixels = movie.height * movie.width
+    _, frames = sample_frames(movie, at_most=min(_SAMPLE_FRAMES, max(_STILL_FRAMES, _HOT_SAMPLE_PX // pixels)))
     if len(frames) < _STILL_FRAMES or min(frames.shape[1:]) < 3:
         return []
-    from scipy.ndimage import maximum_filter, median_filter
-
     electrons = camera.to_electrons(frames)
     usual = np.median(electrons, axis=0)
-    noise = 1.4826 * float(np.median(np.abs(electrons - usual)))
-    beside = np.ones((3, 3), bool)
-    beside[1, 1] = False
-    level = median_filter(usual, footprint=np.ones((5, 5), bool), mode="nearest")
-    rise = usual - level
-    spread = maximum_filter(usual, footprint=beside, mode="constant", cval=-np.inf) - level
-    hot = np.argwhere((rise > _HOT_RISE * max(noise, 1e-6)) & (spread < _HOT_BESIDE * rise))
-    if not 0 < len(hot) <= _MOST_HOT * usual.size:
+    noise = max(1.4826 * float(np.median(np.abs(electrons - usual))), 1e-6)
+    around = sliding_window_view(np.pad(usual, 1, constant_values=-np.inf), (3, 3))
+    beside = np.maximum.reduce([around[..., k // 3, k % 3] for k in range(9) if k != 4])
+    # Few rise so far above their neighbours; only of these the level around is asked for.
+    single = np.argwhere(usual - beside > (1 - _HOT_BESIDE) * _HOT_RISE * noise)
+    if not len(single):
         return []
-    row, column = hot[np.argmax(rise[tuple(hot.T)])]
+    row, column = single.T
+    level = np.median(sliding_window_view(np.pad(usual, 2, mode="edge"), (5, 5))[row, column], axis=(1, 2))
+    rise = usual[row, column] - level
+    is_hot = (rise > _HOT_RISE * noise) & (beside[row, column] - level < _HOT_BESIDE * rise)
+    hot, rise = single[is_hot], rise[is_hot]
+    if not 0 < len(hot) <= _MOST_HOT * pixels:
+        return []
+    hottest = hot[np.argmax(rise)]
     many = f"{len(hot)} pixels are" if len(hot) > 1 else "one pixel is"
     return [
-        f"Movie {movie.name}: {many} always brighter than those around (hot pixels; the hottest is row {row}, column "
-        f"{column}), and may be taken for molecules: give the mean of a dark movie as the camera's offset, pixel by "
-        "pixel (in Python, Camera(offset_adu=map)), or leave these places out of the table."
+        f"Movie {movie.name}: {many} always brighter than those around (hot pixels; the hottest is row {hottest[0]}, "
+        f"column {hottest[1]}), and may be taken for molecules: give the mean of a dark movie as the camera's offset, "
+        "pixel by pixel (in Python, Camera(offset_adu=map)), or leave these places out of the table."
     ]
 
 
