@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import likelier_first, pairs_within
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 REACH_WIDTHS = 5.0
@@ -55,10 +55,7 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
     first, second, square = pairs_within(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
     in_widths = square / np.square(sigma).take(first)
     overlap = np.exp(-0.25 * in_widths)
-    # Of two that are equally likely the earlier one counts as likelier.
-    lead = probability.take(first) - probability.take(second)
-    ahead = np.where(lead == 0, first < second, lead > 0)
-    behind, leader = np.where(ahead, second, first), np.where(ahead, first, second)
+    leader, behind = likelier_first(probability, first, second)
     led = _summed(behind, overlap * light.take(leader), n)
     falling = led + _summed(leader, overlap * light.take(behind), n)
     nearest = np.full(n, REACH_WIDTHS**2)

@@ -77,6 +77,27 @@ def pairs_within(
     return order.take(first.take(near)), order.take(second.take(near)), square.take(near)
 
 
+def likelier_first(
+    probability: npt.NDArray[Any], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """The likelier and the other one of each pair; of two that are equally likely the earlier one counts as likelier.
+
+    Parameters
+    ----------
+    probability : array (n,)
+        Of all rows.
+    first, second : array (m,) of int
+        Indices of the rows of each pair.
+
+    Returns
+    -------
+    array (m,), array (m,) of int
+    """
+    lead = probability.take(first) - probability.take(second)
+    ahead = np.where(lead == 0, first < second, lead > 0)
+    return np.where(ahead, first, second), np.where(ahead, second, first)
+
+
 def _ranges(cell: npt.NDArray[np.int64], stride: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Where the neighbours of each row begin and end: to its right in its own line (n), and in the next line (n).
 

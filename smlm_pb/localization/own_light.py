@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import likelier_first, pairs_within
+from smlm_pb.localization.windows import cut_windows
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -94,10 +95,10 @@ def own_light(
     effective = np.float32(1 / excess_noise_factor)
     photons = np.asarray(rows["photons"], np.float32) * (effective * np.float32(pixels.photon_scale))
     light = photons * probability.astype(np.float32)
-    column, row = np.rint(x[asked]).astype(np.intp), np.rint(y[asked]).astype(np.intp)
-    window = _window(rows, asked, row, column, pixels)
-    off = (y[asked] - row, x[asked] - column)
-    spot = _spots(*off, variance[asked])
+    place = {"frame": np.asarray(rows["frame"])[asked], "x": x[asked], "y": y[asked]}
+    cut = cut_windows(place, pixels.electrons, _HALF_PX, first_frame=pixels.first_frame)
+    row, column = cut.rows_at[:, _HALF_PX], cut.columns_at[:, _HALF_PX]
+    spot = _spots(place["y"] - row, place["x"] - column, variance[asked])
     others = np.zeros_like(spot)
     receivers, sources = _likelier(rows, asked, float(variance.max()) ** 0.5)
     for start in range(0, len(receivers), _PAIRS):
@@ -110,26 +111,13 @@ def own_light(
     background = np.asarray(rows["background"], np.float32)[asked].clip(0) * effective
     expected = others + light[asked][:, None] * spot
     noise = np.maximum(expected + np.asarray(background_e, np.float32)[asked][:, None], np.float32(_LEAST_VARIANCE_E2))
-    seen = np.isfinite(window)
+    window = cut.pixels.astype(np.float32).reshape(spot.shape)
+    seen = cut.seen.reshape(spot.shape) & np.isfinite(window)
     weight: Float32Array = np.where(seen, 1 / noise, np.float32(0.0))
     left: Float32Array = np.where(seen, window - others - background[:, None], np.float32(0.0))
     stated = np.maximum(photons[asked], np.float32(1.0))[:, None]
     share[asked] = (_amplitudes(left, spot, weight) / stated).clip(*_RANGE)
     return share
-
-
-def _window(
-    rows: Any, asked: npt.NDArray[np.intp], row: npt.NDArray[np.intp], column: npt.NDArray[np.intp], pixels: Pixels
-) -> Float32Array:
-    """Pixels (m, 9) around the candidates that are asked, NaN beyond the frame."""
-    height, width = pixels.electrons.shape[1:]
-    frame = np.asarray(rows["frame"])[asked].astype(np.intp) - pixels.first_frame
-    down, across = row[:, None] + _STEPS, column[:, None] + _STEPS
-    inside = ((down >= 0) & (down < height))[:, :, None] & ((across >= 0) & (across < width))[:, None, :]
-    line = frame[:, None] * height + down.clip(0, height - 1)
-    place = line[:, :, None] * width + across.clip(0, width - 1)[:, None, :]
-    values = np.where(inside, pixels.electrons.reshape(-1).take(place), np.float32(np.nan))
-    return values.reshape(len(asked), -1)
 
 
 def _likelier(
@@ -138,18 +126,16 @@ def _likelier(
     """Which of those that are asked (in order) sees the light of which likelier row."""
     first, second, _ = pairs_within(rows, _HALF_PX + 0.5 + _SEEN_WIDTHS * width_px)
     probability = np.asarray(rows["probability"])
-    lead = probability[first] - probability[second]
-    # Of two that are equally likely the earlier one counts as likelier.
-    ahead = np.where(lead == 0, first < second, lead > 0)
     slot = np.full(len(probability), -1)
     slot[asked] = np.arange(len(asked))
-    receiver, source = slot[np.where(ahead, second, first)], np.where(ahead, first, second)
+    source, behind = likelier_first(probability, first, second)
+    receiver = slot[behind]
     meant = np.flatnonzero(receiver >= 0)
     order = meant[np.argsort(receiver[meant], kind="stable")]
     return receiver[order], source[order]
 
 
-def _spots(down: Float32Array, across: Float32Array, variance: Float32Array) -> Float32Array:
+def _spots(down: npt.NDArray[Any], across: npt.NDArray[Any], variance: Float32Array) -> npt.NDArray[Any]:
     """Share (m, 9) of the light in each pixel of a window, of molecules so far from its middle."""
     steps = _STEPS.astype(np.float32)
     narrow = np.float32(-0.5) / variance[:, None]
@@ -158,7 +144,7 @@ def _spots(down: Float32Array, across: Float32Array, variance: Float32Array) -> 
     return (along_y[:, :, None] * along_x[:, None, :]).reshape(len(down), -1)
 
 
-def _amplitudes(left: Float32Array, spot: Float32Array, weight: Float32Array) -> Float32Array:
+def _amplitudes(left: npt.NDArray[Any], spot: npt.NDArray[Any], weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Amplitudes (m, 2) of weighted least-squares fits of a spot, and of a spot and a constant."""
     weighted = weight * spot
     square, product = (weighted * spot).sum(1), (weighted * left).sum(1)

@@ -49,7 +49,7 @@ FEATURES = (
 #: Models made before the last ones were thought of go by the first ones alone.
 LEAST_FEATURES = 16
 #: From so many on, the pixels are looked at.
-_WITH_PIXELS = 18
+_WITH_PIXELS = FEATURES.index("own light on the pixels") + 1
 #: A candidate is real if a molecule lies within this distance, px.
 TOLERANCE_PX = 1.0
 #: A molecule that no candidate stands for belongs to the nearest one within this distance, px.

@@ -28,7 +28,7 @@ def cut_windows(molecules: Any, electrons: npt.NDArray[np.float32], half: int, *
 
     Parameters
     ----------
-    molecules : structured array (n,)
+    molecules : structured array (n,), or mapping of columns
         With ``frame``, ``x``, ``y`` (px).
     electrons : array (frame, y, x), float32
         The frames from ``first_frame`` on.
