@@ -203,8 +203,8 @@ def render(
                 limits = _percentile_limits(values[:: max(1, len(values) // _ENOUGH_FOR_LIMITS)])
             colours = _Colours(colour_index(values, limits), palette_of(colormap))
             del values
-        n_molecules += _draw(image, grid, block, method, blur_nm, min_blur_nm, colours)
         y, x = grid.to_image(block["y"], "y"), grid.to_image(block["x"], "x")
+        n_molecules += _draw(image, grid, block, (y, x), method, blur_nm, min_blur_nm, colours)
         n_rows, n_inside = n_rows + len(block), n_inside + int(_are_inside(y, x, *shape[:2]).sum())
     _warn_of_outside(n_rows, n_inside, first.info, whole=roi is None)
     colour = None if colour_by is None else {"column": colour_by, "limits": limits, "colormap": colormap}
@@ -320,12 +320,13 @@ def _draw(
     image: npt.NDArray[np.float32],
     grid: Grid,
     locs: Localizations,
+    place: tuple[npt.NDArray[Any], npt.NDArray[Any]],
     method: Method,
     blur_nm: float | None,
     min_blur_nm: float,
     colours: _Colours | None,
 ) -> int:
-    y, x = grid.to_image(locs["y"], "y"), grid.to_image(locs["x"], "x")
+    y, x = place
     if method == "histogram":
         _count(image, y, x, colours)
         return len(locs)
