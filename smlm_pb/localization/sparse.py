@@ -171,11 +171,9 @@ class Controls:
     def __init__(self, height: int, width: int) -> None:
         self._shape = (height, width)
         side = 2 * _CONTROL_REACH_PX + 1
-        fits = min(height, width) >= side
-        self._frames_per_control = height * width / side**2 if fits else 1.0
-        self._in_parts = self._frames_per_control > _SMALL
-        if not self._in_parts:
-            self._frames_per_control = 1.0
+        larger = height * width / side**2
+        self._in_parts = min(height, width) >= side and larger > _SMALL
+        self._frames_per_control = larger if self._in_parts else 1.0
         self._groups: list[Group] = []
         self._middles = Places(*(np.empty(0, np.int64) for _ in range(3)))
 
