@@ -167,7 +167,7 @@ class Checks(QObject):
 
     def _model_of(self, table: Localizations) -> str | None:
         """Where the table's model is, if it is the chosen one: a folder cannot be told by its name."""
-        step: dict[str, Any] = next((s for s in reversed(table.provenance) if s.get("step") == "localize"), {})
+        step = table.last_step("localize")
         card = self._panel.model.card
         known = (step.get("model") or {}).get("name")
         return self._panel.model.model if card is not None and card.name == known else None

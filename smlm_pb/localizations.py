@@ -231,6 +231,10 @@ class Localizations:
         """Add one step to the history."""
         return Localizations(self._columns, self.info, [*self._provenance, dict(step)])
 
+    def last_step(self, name: str) -> dict[str, Any]:
+        """The latest step of that name in the history, e.g. ``localize``; empty where there is none."""
+        return next((step for step in reversed(self.provenance) if step.get("step") == name), {})
+
     @classmethod
     def concatenate(cls, tables: Sequence[Localizations]) -> Localizations:
         """Put tables of the same movie below each other.

@@ -158,7 +158,7 @@ def repeatability_of_table(
     """
     from smlm_pb.camera import Camera
 
-    step: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
+    step = locs.last_step("localize")
     known = step.get("conditions", {})
     stored = known.get("camera")
     camera = None if stored is None else Camera.from_dict(stored)

@@ -166,7 +166,7 @@ def keep_likely(locs: Localizations, threshold: float | str = "auto") -> Localiz
     """
     from smlm_pb.localization.threshold import ProbabilityHistogram, check_threshold
 
-    made: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
+    made = locs.last_step("localize")
     histogram = ProbabilityHistogram()
     # What the table was cut at, and what is expected below.
     histogram.add(locs["probability"], float((made.get("threshold") or {}).get("missed") or 0.0))

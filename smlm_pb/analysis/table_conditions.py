@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def conditions_of(locs: Localizations) -> TableConditions:
         raise TableError(
             "The table is linked, and a row is no longer one molecule in one frame; give the table before."
         )
-    step: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
+    step = locs.last_step("localize")
     known = step.get("conditions") or {}
     stored = known.get("camera")
     camera = Camera.from_dict(stored) if stored else None
@@ -94,7 +94,7 @@ def conditions_of(locs: Localizations) -> TableConditions:
 
 def frames_of(locs: Localizations) -> tuple[int, int]:
     """First frame that was localized, and the one after the last: what was asked for, or else the whole movie."""
-    step: dict[str, Any] = next((s for s in reversed(locs.provenance) if s.get("step") == "localize"), {})
+    step = locs.last_step("localize")
     last = int(locs["frame"].max()) + 1 if len(locs) else 0
     start, stop = (step.get("conditions") or {}).get("frames") or (0, locs.info.n_frames)
     return int(start), max(int(stop), last)

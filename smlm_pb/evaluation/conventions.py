@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -147,7 +147,7 @@ def tell_unseen_frames(pred: Localizations, truth: Localizations) -> str | None:
     -------
     str or None
     """
-    step: dict[str, Any] = next((s for s in reversed(pred.provenance) if s.get("step") == "localize"), {})
+    step = pred.last_step("localize")
     start, stop = (step.get("conditions") or {}).get("frames") or (0, truth.info.n_frames)
     unseen = int(np.count_nonzero((truth["frame"] < start) | (truth["frame"] >= stop)))
     if unseen <= len(truth) / 100:
