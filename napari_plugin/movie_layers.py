@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,12 +197,8 @@ def place_for(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
     Place or None
         None where there is no such movie, or where several lie in different places.
     """
-    from napari.layers import Image
-
     exact, larger = set(), set()
-    for layer in layers:
-        if not isinstance(layer, Image) or is_helper(layer) or why_no_movie(layer) is not None:
-            continue
+    for layer in _movies_among(layers):
         movie = movie_of_layer(layer)
         size = (movie.n_frames, movie.height, movie.width)
         if size == (info.n_frames, info.height, info.width):
@@ -228,11 +224,7 @@ def place_beside(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
     Place or None
         None where no movie has a scale in units of length.
     """
-    from napari.layers import Image
-
-    for layer in layers:
-        if not isinstance(layer, Image) or is_helper(layer) or why_no_movie(layer) is not None:
-            continue
+    for layer in _movies_among(layers):
         pixel_size_nm, place = pixel_size_of_layer(layer), Place.of_layer(layer)
         if pixel_size_nm is None or place.frame_axis is None:
             continue
@@ -240,6 +232,15 @@ def place_beside(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
         scale = (*place.scale[:-2], *(zoom * edge for edge in place.scale[-2:]))
         return replace(place, scale=scale, translate=(*place.translate[:-2], 0.0, 0.0))
     return None
+
+
+def _movies_among(layers: Iterable[Any]) -> Iterator[Any]:
+    """The layers that are movies."""
+    from napari.layers import Image
+
+    for layer in layers:
+        if isinstance(layer, Image) and not is_helper(layer) and why_no_movie(layer) is None:
+            yield layer
 
 
 def pixel_size_of_layer(layer: Any) -> float | None:
