@@ -67,5 +67,5 @@ def origin(*models: str) -> str:
     for model in models:
         card = load_model(model, "cpu").card
         digest.update(card.weights_sha256.encode())
-        digest.update(json.dumps([card.sigma_calibration, card.statement_calibration]).encode())
+        digest.update(json.dumps([card.sigma_calibration, card.statement_calibration, card.neighbour_pull]).encode())
     return digest.hexdigest()[:8]

@@ -10,7 +10,7 @@ from smlm_pb.localization.candidate_finder import _one_per_molecule, background_
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE, Candidates
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.own_light import Pixels
-from smlm_pb.localization.pooling import MOST_IN_ONE_PLACE, MOST_PROBABILITY, REACH_PX, pool_shares
+from smlm_pb.localization.pooling import MOST_PROBABILITY, REACH_PX, pool_shares
 from smlm_pb.population import UNKNOWN_POPULATION
 
 
@@ -58,12 +58,9 @@ def test_other_candidates_stay_as_they_are(rows):
     np.testing.assert_array_equal(pool_shares(before), before)
 
 
-def test_one_place_holds_one_molecule_unless_both_are_certain():
-    said_twice = pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.08, 5.05, 0.4)))
-    assert len(said_twice) == 1
-    assert said_twice["probability"][0] == pytest.approx(0.999)
-    assert len(pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.08, 5.05, 0.8)))) == 2
-    assert len(pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.2, 5.05, 0.4)))) == 2
+def test_a_doubtful_candidate_beside_a_certain_one_may_be_a_molecule_of_its_own():
+    """Whether it is, the pixels tell: calibration asks them."""
+    assert len(pool_shares(candidates((0, 5.0, 5.0, 0.95), (0, 5.08, 5.05, 0.4)))) == 2
 
 
 def test_a_molecule_on_the_corner_of_four_pixels_has_four_shares():
@@ -95,10 +92,9 @@ def test_expected_molecules_are_kept_and_every_result_is_one_molecule(rows):
     for frame in range(3):
         expected = before["probability"][before["frame"] == frame].sum()
         found = after["probability"][after["frame"] == frame]
-        # Sums between .999 and the largest allowed (of two in one place) are cut to .999, once in each of the four
-        # rounds at most; nothing else is lost.
+        # Sums between .999 and the largest allowed are cut to .999, once in each of the four rounds at most.
         assert found.sum() <= expected + 1e-4
-        assert found.sum() >= expected - 4 * (MOST_IN_ONE_PLACE - 0.998) * len(found)
+        assert found.sum() >= expected - 4 * (MOST_PROBABILITY - 0.998) * len(found)
     assert (after["probability"] <= 0.9991).all()
 
 
@@ -146,11 +142,7 @@ def pool_slowly(table):
     pairs = {(a, b) for a in rows for b in rows if a < b and square(a, b) <= (1.5 * REACH_PX) ** 2}
     for _ in range(4):
         total = {(a, b): float(rows[a]["probability"]) + float(rows[b]["probability"]) for a, b in pairs}
-        pairs = {
-            pair
-            for pair in pairs
-            if total[pair] <= MOST_PROBABILITY or (total[pair] <= MOST_IN_ONE_PLACE and square(*pair) <= 0.15**2)
-        }
+        pairs = {pair for pair in pairs if total[pair] <= MOST_PROBABILITY}
         near = sorted((square(*pair), pair) for pair in pairs if square(*pair) <= REACH_PX**2)
         nearest = {one: min(d for d, pair in near if one in pair) for one in {c for _, pair in near for c in pair}}
         mutual = [pair for d, pair in near if d == nearest[pair[0]] == nearest[pair[1]]]

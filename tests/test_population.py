@@ -281,6 +281,36 @@ def test_photons_that_cannot_be_measured_stay():
     assert photon_scale(rows, np.arange(54), np.full_like(electrons, 30.0), 1.2) == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize(("clustered", "scale"), [(False, 1.25), (True, 1.0)])
+def test_in_crowds_the_pixels_are_asked_only_where_molecules_stand_alone_by_chance(clustered, scale):
+    """Of molecules that keep together, those that seem alone are lit by others that nobody found."""
+    rng = np.random.default_rng(4)
+    n, frames, size = 1500, 6, 64
+    rows = candidates(np.full(n, 2000.0 / 1.25), frames=frames, probability=1.0)
+    for axis in ("x", "y"):
+        middle = rng.uniform(6, size - 7, 20)[rng.integers(0, 20, n)] + rng.normal(0, 3.0, n)
+        rows[axis] = middle.clip(0, size - 1) if clustered else rng.uniform(0, size - 1, n)
+    lone = np.arange(30) if clustered else np.arange(0)
+    rows["x"][lone], rows["y"][lone] = 2.0, 2.0 + 10 * (lone // frames)
+    electrons = np.stack(
+        [
+            render_separable(
+                one["x"].astype(float), one["y"].astype(float), np.full(len(one), 2000.0), 1.1, (size, size)
+            )
+            for one in (rows[rows["frame"] == k] for k in range(frames))
+        ]
+    )
+    told = population_of(
+        rows,
+        electrons.shape,
+        camera=Camera(),
+        psf_sigma_px=1.1,
+        electrons=rng.poisson(20 + electrons).astype(np.float32),
+    )
+    assert told.photon_scale == pytest.approx(scale, abs=0.05)
+    assert (told.density_around_px2 > 1.3 * told.density_per_px2) == clustered
+
+
 def test_photons_of_the_table_are_those_in_the_pixels():
     recipe = density_sweep(0.4, frames=30, size_px=64)
     movie, _ = simulate(recipe, seed=3)

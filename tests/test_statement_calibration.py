@@ -12,14 +12,13 @@ from smlm_pb.localization.crowding import NEAR_PX, REACH_WIDTHS, Surroundings, c
 from smlm_pb.localization.model import load_model
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.own_light import Pixels
+from smlm_pb.localization.small_network import limits, scaled
 from smlm_pb.localization.statement_calibration import (
     FEATURES,
     LEAST_FEATURES,
     MISSED_WITHIN_PX,
     StatementCalibration,
     Statements,
-    limits,
-    scaled,
 )
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.training.calibration import _compared

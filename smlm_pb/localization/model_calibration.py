@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.localization.crowding import surroundings
+from smlm_pb.localization.neighbour_pull import NeighbourPull
 from smlm_pb.localization.own_light import Pixels, own_light
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import StatementCalibration, Statements, geometric_mean
@@ -18,10 +19,13 @@ if TYPE_CHECKING:
     from smlm_pb.localization.model_card import ModelCard
 
 
+_NEEDED = ("frame", "x", "y", "sigma_x", "sigma_y", "photons", "background", "probability")
+
+
 class Calibrated(NamedTuple):
     """What is true of candidates."""
 
-    #: ``sigma_x``, ``sigma_y``, ``probability`` (n,), as far as they change.
+    #: ``x``, ``y``, ``sigma_x``, ``sigma_y``, ``probability`` (n,), as far as they change.
     columns: dict[str, npt.NDArray[np.float32]]
     #: Expected number of molecules that no candidate stands for.
     missed: float = 0.0
@@ -37,10 +41,13 @@ class ModelCalibration:
         Curves for the precision.
     statements : StatementCalibration or None
         Small network for probability, the rest of the precision, and missed molecules.
+    pull : NeighbourPull or None
+        Small network for the places of close candidates.
     """
 
     precision: SigmaCalibration | None = None
     statements: StatementCalibration | None = None
+    pull: NeighbourPull | None = None
 
     @classmethod
     def from_card(cls, card: ModelCard) -> ModelCalibration:
@@ -54,6 +61,7 @@ class ModelCalibration:
         return cls(
             SigmaCalibration.from_dict(card.sigma_calibration),
             StatementCalibration.from_dict(card.statement_calibration),
+            NeighbourPull.from_dict(card.neighbour_pull),
         )
 
     def as_card(self) -> dict[str, dict[str, Any]]:
@@ -61,6 +69,7 @@ class ModelCalibration:
         return {
             "sigma_calibration": self.precision.as_dict() if self.precision else {},
             "statement_calibration": self.statements.as_dict() if self.statements else {},
+            "neighbour_pull": self.pull.as_dict() if self.pull else {},
         }
 
     def apply(
@@ -97,14 +106,20 @@ class ModelCalibration:
         -------
         Calibrated
         """
+        place: dict[str, npt.NDArray[np.float32]] = {}
+        if self.pull is not None:
+            place["x"], place["y"] = self.pull.apart(
+                rows, psf_sigma_px=psf_sigma_px, background_e=background_e, excess_noise_factor=excess_noise_factor
+            )
         if self.precision is None and self.statements is None:
-            return Calibrated({})
+            return Calibrated(place)
+        rows = {name: rows[name] for name in _NEEDED} | place
         around = surroundings(rows, psf_sigma_px)
         sigma = {name: rows[name] for name in ("sigma_x", "sigma_y")}
         if self.precision is not None:
             sigma = {n: self.precision.apply(Stated(v, limit_px, around.crowding)) for n, v in sigma.items()}
         if self.statements is None:
-            return Calibrated(sigma)
+            return Calibrated(place | sigma)
         own = np.ones((len(limit_px), 2))
         if self.statements.looks_at_pixels:
             own = own_light(
@@ -127,5 +142,5 @@ class ModelCalibration:
                 population=population,
             )
         )
-        columns = {name: values * judged.factor for name, values in sigma.items()}
+        columns = place | {name: values * judged.factor for name, values in sigma.items()}
         return Calibrated({**columns, "probability": judged.probability}, float(judged.missed.sum(dtype=np.float64)))

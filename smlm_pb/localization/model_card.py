@@ -37,6 +37,9 @@ class ModelCard:
     statement_calibration : dict
         From stated probability and precision to those that hold, see
         :class:`smlm_pb.localization.statement_calibration.StatementCalibration`.
+    neighbour_pull : dict
+        How strongly close candidates pull each other's stated places, see
+        :class:`smlm_pb.localization.neighbour_pull.NeighbourPull`.
     classes : list of str
         Names of the classes that the model tells apart; empty where there is one kind of molecules.
     """
@@ -53,6 +56,7 @@ class ModelCard:
     weights_sha256: str = ""
     sigma_calibration: dict[str, Any] = field(default_factory=dict)
     statement_calibration: dict[str, Any] = field(default_factory=dict)
+    neighbour_pull: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
 
     def to_json(self) -> str:

@@ -31,8 +31,9 @@ LEAST_MOLECULES = 25
 _ALONE_WIDTHS = 4.0
 #: Where fewer than this stand alone, those that are least crowded are taken.
 _ENOUGH, _LEAST_CROWDED_SHARE = 100, 0.25
-#: Where fewer stand alone, those that seem to are lit by others that nobody found: their pixels tell nothing.
-_ALONE_SHARE = 0.05
+#: Where fewer stand alone because molecules keep together (density around one over mean density), those that seem to
+#: are lit by others that nobody found: their pixels tell nothing. In an even field they stand alone by chance.
+_ALONE_SHARE, _EVEN = 0.05, 1.3
 _PERCENTILES = (16, 50, 84)
 _LEAST_RATIO = 1.02
 
@@ -115,20 +116,23 @@ def population_of(
     distance = _to_the_nearest(found, psf_sigma_px)
     least_crowded, alone = _least_crowded(distance), np.flatnonzero(np.isinf(distance))
     scale = 1.0
-    if electrons is not None and len(alone) >= max(LEAST_MOLECULES, _ALONE_SHARE * len(found)):
+    probability = rows["probability"].astype(np.float64)
+    density = float(probability.sum()) / float(np.prod(shape))
+    around = measured_density_around(rows, probability, shape)
+    trusted = len(alone) >= _ALONE_SHARE * len(found) or around < _EVEN * density
+    if electrons is not None and trusted and len(alone) >= LEAST_MOLECULES:
         scale = photon_scale(found, alone, electrons * np.float32(excess), psf_sigma_px)
     chosen = found[least_crowded]
     photons = scale * chosen["photons"].astype(np.float64).clip(1.0) / excess
     low, middle, high = np.percentile(photons, _PERCENTILES)
     blur = _photon_error(middle, float(np.median(chosen["background"])) / excess, camera, psf_sigma_px)
     below, above = (np.sqrt(max(np.log(ratio) ** 2 - blur**2, 0.0)) for ratio in (middle / low, high / middle))
-    probability = rows["probability"].astype(np.float64)
     return Population(
         photons=float(middle),
         photons_low=float(middle / max(_LEAST_RATIO, np.exp(below))),
         photons_high=float(middle * max(_LEAST_RATIO, np.exp(above))),
-        density_per_px2=float(probability.sum()) / float(np.prod(shape)),
-        density_around_px2=measured_density_around(rows, probability, shape),
+        density_per_px2=density,
+        density_around_px2=around,
         photon_scale=scale,
     )
 

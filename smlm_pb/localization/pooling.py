@@ -22,9 +22,6 @@ REACH_PX = 0.9
 # Somewhat above 1, because stated probabilities scatter. Chosen on simulated frames of 0.25 to 6 molecules per µm²:
 # 1.05 leaves shares behind, 1.3 merges pairs; between 1.1 and 1.2 the Jaccard index changes by less than .01.
 MOST_PROBABILITY = 1.15
-#: Two molecules this close are rare, and next to nothing tells them apart: two candidates that are not both certain are
-#: one molecule said twice.
-_ONE_PLACE_PX, MOST_IN_ONE_PLACE = 0.15, 1.5
 #: Shares are summed up from this probability on, also where only higher ones are listed.
 SHARE_FLOOR = 0.05
 _CERTAIN = 0.999
@@ -71,7 +68,7 @@ def pool_shares(
     one, other, square = pairs_within(rows, (1 + _DRIFT) * reach_px)
     lost = np.zeros(n, bool)
     for number in range(_ROUNDS):
-        fits = _fitting(probability, one, other, square, most_probability)
+        fits = probability.take(one) + probability.take(other) <= most_probability
         near = np.flatnonzero(fits & (square <= reach_px**2))
         first, second = _partners(one.take(near), other.take(near), square.take(near), n)
         if len(first) == 0:
@@ -89,17 +86,6 @@ def pool_shares(
     for name, values in zip(_MIXED, part, strict=True):
         merged[name] = values.take(kept)
     return merged
-
-
-def _fitting(
-    probability: FloatArray, one: Indices, other: Indices, square: FloatArray, most_probability: float
-) -> npt.NDArray[np.bool_]:
-    """Which pairs of candidates fit into one molecule by their probabilities."""
-    total = probability.take(one)
-    total += probability.take(other)
-    fits: npt.NDArray[np.bool_] = (square <= _ONE_PLACE_PX**2) & (total <= MOST_IN_ONE_PLACE)
-    fits |= total <= most_probability
-    return fits
 
 
 def _partners(one: Indices, other: Indices, square: FloatArray, n: int) -> tuple[Indices, Indices]:

@@ -12,7 +12,6 @@ stated precision, and into the number of molecules nearby that no candidate stan
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ import numpy.typing as npt
 
 from smlm_pb.errors import ModelError
 from smlm_pb.localization.crowding import Surroundings
-from smlm_pb.narrow_product import narrow_product
+from smlm_pb.localization.small_network import SmallNetwork
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -151,52 +150,35 @@ class Judged(NamedTuple):
 
 @dataclass(frozen=True)
 class StatementCalibration:
-    """A small network from :class:`Statements` to what is true of candidates.
+    """From :class:`Statements` to what is true of candidates.
 
     Parameters
     ----------
-    lowest, highest : tuple of float
-        Range of each feature among the scenes of the fit; beyond it the nearest value counts.
-    layers : tuple of (array (in, out), array (out,))
-        Weights and shifts; rectified between the layers. Three numbers come out: the logit of the probability, and the
-        logarithms of the factor on the precision and of the number of missed molecules.
+    network : SmallNetwork
+        Three numbers come out: the logit of the probability, and the logarithms of the factor on the precision and of
+        the number of missed molecules.
 
     Raises
     ------
     ModelError
-        When shapes do not fit together.
+        When it does not have the features of this version or of one before.
     """
 
-    lowest: tuple[float, ...]
-    highest: tuple[float, ...]
-    layers: tuple[tuple[FloatArray, FloatArray], ...]
+    network: SmallNetwork
 
     def __post_init__(self) -> None:
-        sizes = [len(self.lowest), *(len(shift) for _, shift in self.layers)]
-        known = LEAST_FEATURES <= len(self.lowest) <= len(FEATURES)
-        fits = known and len(self.highest) == len(self.lowest) and sizes[-1] == OUTPUTS and len(self.layers) > 0
-        shaped = all(w.shape == pair for (w, _), pair in zip(self.layers, pairwise(sizes), strict=True))
-        if not (fits and shaped and all(np.isfinite(a).all() for layer in self.layers for a in layer)):
-            raise ModelError(_DAMAGED)
-        if not all(low < high for low, high in zip(self.lowest, self.highest, strict=True)):
+        known = LEAST_FEATURES <= len(self.network.lowest) <= len(FEATURES)
+        if not known or self.network.outputs != OUTPUTS:
             raise ModelError(_DAMAGED)
 
     @property
     def looks_at_pixels(self) -> bool:
         """Whether the light on the pixels is among what it sees."""
-        return len(self.lowest) >= _WITH_PIXELS
+        return len(self.network.lowest) >= _WITH_PIXELS
 
     def apply(self, stated: Statements) -> Judged:
         """What is true of candidates (n,)."""
-        low, high = np.asarray(self.lowest), np.asarray(self.highest)
-        # Fewer digits than those of the probabilities that come in would be too few, more are of no use.
-        values = scaled(stated.features()[:, : len(low)], low, high).astype(np.float32)
-        for index, (weight, shift) in enumerate(self.layers):
-            values = narrow_product(values, weight.astype(np.float32))
-            values += shift.astype(np.float32)
-            if index + 1 < len(self.layers):
-                np.maximum(values, 0.0, out=values)
-        logit, log_factor, log_missed = values.T
+        logit, log_factor, log_missed = self.network(stated.features()).T
         judged = (
             1.0 / (1.0 + np.exp(-logit.clip(-_MOST_LOGIT, _MOST_LOGIT))),
             np.exp(log_factor.clip(-_MOST_LOG_FACTOR, _MOST_LOG_FACTOR)),
@@ -206,12 +188,7 @@ class StatementCalibration:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for the card."""
-        return {
-            "features": list(FEATURES[: len(self.lowest)]),
-            "lowest": list(self.lowest),
-            "highest": list(self.highest),
-            "layers": [[_plain(weight), _plain(shift)] for weight, shift in self.layers],
-        }
+        return self.network.as_dict(FEATURES)
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> StatementCalibration | None:
@@ -230,32 +207,12 @@ class StatementCalibration:
                 raise ModelError(
                     "The model's statement_calibration is of another version of smlm-pb: retrain it, or update smlm-pb."
                 )
-            layers = tuple((np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in content["layers"])
-            return cls(tuple(map(float, content["lowest"])), tuple(map(float, content["highest"])), layers)
+            return cls(SmallNetwork.from_dict(content))
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(_DAMAGED) from error
-
-
-def scaled(features: FloatArray, lowest: FloatArray, highest: FloatArray) -> FloatArray:
-    """Features (n, k) as the small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
-    middle, half = (lowest + highest) / 2, (highest - lowest) / 2
-    clipped: FloatArray = 2.0 * ((features - middle) / half).clip(-1.0, 1.0)
-    return clipped
-
-
-def _plain(values: FloatArray) -> list[Any]:
-    rounded: list[Any] = np.round(values, 4).tolist()
-    return rounded
 
 
 def geometric_mean(sigma_x: npt.NDArray[Any], sigma_y: npt.NDArray[Any]) -> FloatArray:
     """Of the precision along both axes."""
     mean: FloatArray = np.sqrt(sigma_x.astype(np.float64) * sigma_y.astype(np.float64))
     return mean
-
-
-def limits(features: FloatArray, share: float = 0.001) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Lowest and highest value of each feature (n, k) but for a small share; never the same."""
-    low, high = np.quantile(features, (share, 1 - share), axis=0)
-    high = np.maximum(high, low + 1e-3)
-    return tuple(np.round(low, 4).tolist()), tuple(np.round(high, 4).tolist())

@@ -11,6 +11,7 @@ import torch
 from smlm_pb.evaluation.matching import match_likeliest
 from smlm_pb.localization.crowding import Surroundings, surroundings
 from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.neighbour_pull import NeighbourPull
 from smlm_pb.localization.neighbours import places, tree_of
 from smlm_pb.localization.own_light import Pixels, own_light
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
@@ -27,6 +28,7 @@ from smlm_pb.population import UNKNOWN_POPULATION
 from smlm_pb.refinement.crlb import mortensen_mle
 from smlm_pb.training.batches import populations_of
 from smlm_pb.training.experiment import Experiment
+from smlm_pb.training.pull_fit import fit_pull
 from smlm_pb.training.statement_fit import fit_statements
 from smlm_pb.training.validation import detect, truth_of, validation_scenes
 
@@ -60,7 +62,7 @@ def calibrate(network: PointNetwork, experiment: Experiment, device: torch.devic
         return ModelCalibration()
     seen = _look(network, experiment, device, scenes)
     precision = seen.precision()
-    return ModelCalibration(precision, seen.statements(precision))
+    return ModelCalibration(precision, seen.statements(precision), seen.pull)
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,8 @@ class _Seen:
     """(n, 2) along x and y; NaN where there is no true molecule that no likelier candidate stands for."""
     missed: FloatArray
     """(n,) true molecules nearby that no candidate stands for."""
+    pull: NeighbourPull | None
+    """What was taken back of the places that the network stated."""
 
     def precision(self) -> SigmaCalibration:
         """The curves, from those that are likely."""
@@ -126,6 +130,10 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
     told = experiment.network.told != "psf"
     width = np.array([scene.psf_sigma_px for scene in drawn])[frame]
     background = found["background"].clip(0) + np.array([scene.read_noise_e for scene in drawn])[frame] ** 2
+    pull = fit_pull(found, _compared(found, truth)[0], psf_sigma_px=width, background_e=background)
+    if pull is not None:
+        x, y = pull.apart(found, psf_sigma_px=width, background_e=background)
+        found = found.with_columns(x=x, y=y)
     return _Seen(
         found,
         width,
@@ -135,6 +143,7 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
         own_light(found, Pixels(np.stack([s.electrons for s in drawn])), psf_sigma_px=width, background_e=background),
         populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
         *_compared(found, truth),
+        pull,
     )
 
 

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from smlm_pb.localization.statement_calibration import (
-    FEATURES,
     LOG_MISSED,
     OUTPUTS,
     StatementCalibration,
     Statements,
-    limits,
-    scaled,
 )
+from smlm_pb.training.small_fit import fit_small
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -28,7 +24,7 @@ _LARGEST_PULL = 4.0
 #: Precision is judged of candidates that a table is likely to hold.
 _LIKELY = 0.3
 _HIDDEN = (48, 24)
-_EPOCHS, _BATCH, _LEARNING_RATE, _WEIGHT_DECAY = 40, 2048, 4e-3, 1e-5
+_EPOCHS, _BATCH = 40, 2048
 
 
 def fit_statements(
@@ -64,39 +60,23 @@ def fit_statements(
     """
     if len(exists) < LEAST_CANDIDATES:
         return None
-    features = stated.features()
-    lowest, highest = limits(features)
-    x = torch.from_numpy(scaled(features, np.asarray(lowest), np.asarray(highest))).float()
     judged = (stated.probability >= _LIKELY) & (np.abs(pull) < _LARGEST_PULL).all(axis=1)
-    y = torch.from_numpy(exists).float()
-    square = torch.from_numpy(np.where(judged, np.square(pull).sum(axis=1), -1.0)).float()
-    importance = torch.from_numpy(weight / weight.mean()).float()
-    network = _trained(x, (y, square, torch.from_numpy(missed).float(), importance), seed)
-    layers = [layer for layer in network if isinstance(layer, nn.Linear)]
-    return StatementCalibration(
-        lowest,
-        highest,
-        tuple((_rounded(layer.weight.detach().T), _rounded(layer.bias.detach())) for layer in layers),
+    truth = (
+        torch.from_numpy(exists).float(),
+        torch.from_numpy(np.where(judged, np.square(pull).sum(axis=1), -1.0)).float(),
+        torch.from_numpy(missed).float(),
+        torch.from_numpy(weight / weight.mean()).float(),
     )
-
-
-def _trained(x: Tensor, truth: tuple[Tensor, ...], seed: int) -> nn.Sequential:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        sizes = (len(FEATURES), *_HIDDEN, OUTPUTS)
-        parts: list[nn.Module] = []
-        for before, after in pairwise(sizes):
-            parts += [nn.Linear(before, after), nn.ReLU()]
-        network = nn.Sequential(*parts[:-1])
-        optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _EPOCHS)
-        for _ in range(_EPOCHS):
-            for some in torch.randperm(len(x)).split(_BATCH):
-                optimizer.zero_grad()
-                _loss(network(x[some]), *(values[some] for values in truth)).backward()
-                optimizer.step()
-            schedule.step()
-    return network.eval()
+    network = fit_small(
+        stated.features(),
+        _HIDDEN,
+        OUTPUTS,
+        epochs=_EPOCHS,
+        batches=lambda: iter(torch.randperm(len(exists)).split(_BATCH)),
+        loss=lambda out, some: _loss(out, *(values[some] for values in truth)),
+        seed=seed,
+    )
+    return StatementCalibration(network)
 
 
 def _loss(out: Tensor, exists: Tensor, square: Tensor, missed: Tensor, importance: Tensor) -> Tensor:
@@ -107,8 +87,3 @@ def _loss(out: Tensor, exists: Tensor, square: Tensor, missed: Tensor, importanc
     number = nn.functional.poisson_nll_loss(log_missed.clamp(*LOG_MISSED), missed, reduction="none")
     loss: Tensor = (importance * (existence + position + number)).mean()
     return loss
-
-
-def _rounded(values: Tensor) -> FloatArray:
-    plain: FloatArray = np.round(values.double().numpy(), 4)
-    return plain

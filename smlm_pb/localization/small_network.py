@@ -1,0 +1,121 @@
+"""Very small networks that stand on a model's card: a few numbers of a candidate in, a few out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from smlm_pb.narrow_product import narrow_product
+
+FloatArray = npt.NDArray[np.float64]
+Layer = tuple[FloatArray, FloatArray]
+
+#: Examples that are looked at at a time: what lies between the layers fits in the cache.
+_ROWS = 1 << 11
+
+
+@dataclass(frozen=True)
+class SmallNetwork:
+    """Layers with rectifiers between them, for features that are clipped to the range of the fit.
+
+    Parameters
+    ----------
+    lowest, highest : tuple of float
+        Range of each feature among the examples of the fit; beyond it the nearest value counts.
+    layers : tuple of (array (in, out), array (out,))
+        Weights and shifts.
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit together, or a number is not finite.
+    """
+
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+    layers: tuple[Layer, ...]
+
+    def __post_init__(self) -> None:
+        sizes = [len(self.lowest), *(len(shift) for _, shift in self.layers)]
+        shaped = all(w.shape == pair for (w, _), pair in zip(self.layers, pairwise(sizes), strict=True))
+        finite = all(np.isfinite(a).all() for layer in self.layers for a in layer)
+        if not (self.layers and len(self.highest) == len(self.lowest) and shaped and finite):
+            raise ValueError("the layers of a small network do not fit together")
+        if not all(low < high for low, high in zip(self.lowest, self.highest, strict=True)):
+            raise ValueError("the range of a small network's features is empty")
+
+    @property
+    def outputs(self) -> int:
+        """How many numbers come out."""
+        return len(self.layers[-1][1])
+
+    def __call__(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Numbers (n, outputs) for features (n, k), of which the first ones are seen."""
+        # Fewer digits than those of the probabilities that come in would be too few, more are of no use.
+        low, high = (np.asarray(ends, np.float32) for ends in (self.lowest, self.highest))
+        layers = list(self._from_features())
+        out = np.empty((len(features), self.outputs), np.float32)
+        for start in range(0, len(features), _ROWS):
+            part = slice(start, start + _ROWS)
+            values = features[part, : len(low)].astype(np.float32, copy=False).clip(low, high)
+            for index, (weight, shift) in enumerate(layers):
+                if index:
+                    np.maximum(values, 0.0, out=values)
+                values = narrow_product(values, weight)
+                values += shift
+            out[part] = values
+        return out
+
+    def _from_features(self) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+        """The layers, of which the first one scales the features too."""
+        low, high = np.asarray(self.lowest), np.asarray(self.highest)
+        (weight, shift), *others = self.layers
+        ends = scaled(np.stack((low, high)), low, high)
+        slope = (ends[1] - ends[0]) / (high - low)
+        first = slope[:, None] * weight, shift + (ends[0] - slope * low) @ weight
+        return ((w.astype(np.float32), b.astype(np.float32)) for w, b in (first, *others))
+
+    def as_dict(self, features: tuple[str, ...]) -> dict[str, Any]:
+        """Plain values for a card, with the names of the features."""
+        return {
+            "features": list(features[: len(self.lowest)]),
+            "lowest": list(self.lowest),
+            "highest": list(self.highest),
+            "layers": [[_plain(weight), _plain(shift)] for weight, shift in self.layers],
+        }
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> SmallNetwork:
+        """Read a card's values.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            When they are damaged.
+        """
+        layers = tuple((np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in content["layers"])
+        return cls(tuple(map(float, content["lowest"])), tuple(map(float, content["highest"])), layers)
+
+
+def scaled(features: npt.NDArray[Any], lowest: FloatArray, highest: FloatArray) -> npt.NDArray[Any]:
+    """Features (n, k) as a small network sees them: -2 at the lowest value of the fit, 2 at the highest."""
+    middle, half = ((highest + lowest) / 2).astype(features.dtype), ((highest - lowest) / 2).astype(features.dtype)
+    clipped: npt.NDArray[Any] = 2.0 * ((features - middle) / half).clip(-1.0, 1.0)
+    return clipped
+
+
+def limits(features: npt.NDArray[Any], share: float = 0.001) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Lowest and highest value of each feature (n, k) but for a small share; never the same."""
+    low, high = np.quantile(features, (share, 1 - share), axis=0).astype(np.float64)
+    high = np.maximum(high, low + 1e-3)
+    return tuple(np.round(low, 4).tolist()), tuple(np.round(high, 4).tolist())
+
+
+def _plain(values: FloatArray) -> list[Any]:
+    rounded: list[Any] = np.round(values, 4).tolist()
+    return rounded
