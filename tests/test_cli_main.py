@@ -395,6 +395,51 @@ def test_wrong_values_are_named_with_the_option_and_the_rule(options, capsys, ar
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize("text", ["-1e6", "-1.5E+3", "-2.5e-3", "-.5", "-5.", "-.5e1", "-7", "-1_000"])
+def test_negative_numbers_are_values_in_any_form(options, text):
+    assert options.parse_args(["--offset-adu", text]).offset_adu == float(text)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--pixel-size-nm", "-1e2"], "-1e2 must be > 0"),
+        (["--threshold", "-1e-3"], "between 0 and 1"),
+        (["--offset-adu", "-inf"], "-inf is not a finite number"),
+        (["--offset-adu", "-nan"], "-nan is not a finite number"),
+        (["--offset-adu", "-1e6e"], "'-1e6e' is not a number"),
+        (["--offset-adu", "--device"], "expected one argument"),
+        (["--seed", "-1e3"], "'-1e3' is not a whole number"),
+    ],
+)
+def test_negative_numbers_that_are_impossible_are_refused_as_they_were_given(options, capsys, arguments, words):
+    with pytest.raises(SystemExit):
+        options.parse_args(arguments)
+    assert words in capsys.readouterr().err
+
+
+def _types_of_options(parser):
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from _types_of_options(inner)
+        elif action.option_strings and action.type in (common.finite_float, common.positive_float):
+            yield parser, action
+
+
+@pytest.mark.parametrize("name", cli.VERBS)
+def test_every_verb_takes_negative_numbers_for_values(name, capsys):
+    verb = cli.build_parser(name)._subparsers._group_actions[0].choices[name]
+    for parser, action in _types_of_options(verb):
+        count = action.nargs if isinstance(action.nargs, int) else 1
+        with pytest.raises(SystemExit):  # something else is missing, or the number is impossible
+            parser.parse_args([action.option_strings[0], *["-1e2"] * count, "--no-such-option"])
+        err = capsys.readouterr().err
+        assert "expected" not in err, (action.option_strings, err)
+        if action.type is common.positive_float:
+            assert "-1e2 must be > 0" in err
+
+
 def test_existing_file(tmp_path: Path):
     file = tmp_path / "a.csv"
     file.touch()

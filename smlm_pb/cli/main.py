@@ -7,6 +7,7 @@ import contextlib
 import difflib
 import importlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -59,6 +60,10 @@ exit codes:
 """
 
 
+#: What stands for a value and not for an option. argparse by itself knows -5 and -0.5 only, before Python 3.14.
+_NEGATIVE_NUMBER = re.compile(r"-(?:\.?\d|(?:inf|infinity|nan)$)", re.IGNORECASE)
+
+
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Help with the default of every option that has one worth showing."""
 
@@ -76,12 +81,14 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser whose errors are one line, and which never guesses abbreviated options."""
+    """Argument parser whose errors are one line; it never guesses options, and takes negative numbers in any form."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs.setdefault("allow_abbrev", False)
         kwargs.setdefault("formatter_class", HelpFormatter)
         super().__init__(*args, **kwargs)
+        # Rewriting the arguments instead would show users another number than they gave.
+        self._negative_number_matcher = _NEGATIVE_NUMBER
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where help is to be found, and leave with exit code 2."""
