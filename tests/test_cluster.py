@@ -3,6 +3,9 @@
 import os
 import pickle
 import signal
+import socket
+import subprocess
+import sys
 import time
 
 import h5py
@@ -142,6 +145,61 @@ def test_a_scheduler_without_workers(monkeypatch):
     with LocalCluster(n_workers=0, processes=False, dashboard_address=":0", silence_logs=50) as empty, \
             pytest.raises(ClusterError, match=r"has no workers after 0\.3 s"):  # fmt: skip
         Cluster(scheduler=empty.scheduler_address, wait_s=0.3)
+
+
+def test_who_waits_is_told_what_for(monkeypatch):
+    monkeypatch.setattr(clusters, "_TELL_AFTER_S", 0.1)
+    with pytest.warns(UserWarning, match=r"scheduler answers at tcp://127\.0\.0\.1:9 yet; waiting for up to 0\.4 s"), \
+            pytest.raises(ClusterError, match=r"scheduler answers at tcp://127\.0\.0\.1:9 after 0\.5 s"):  # fmt: skip
+        Cluster(scheduler="tcp://127.0.0.1:9", wait_s=0.5)
+
+
+def test_who_waits_for_workers_is_told_too(monkeypatch):
+    from distributed import LocalCluster
+
+    monkeypatch.setattr(clusters, "_TELL_AFTER_S", 0.1)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0", silence_logs=50) as empty, \
+            pytest.warns(UserWarning, match="has no workers yet; waiting for up to"), \
+            pytest.raises(ClusterError, match=r"has no workers after 0\.5 s"):  # fmt: skip
+        Cluster(scheduler=empty.scheduler_address, wait_s=0.5)
+
+
+@pytest.fixture
+def mute():
+    """The address of something that listens and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(20)
+        yield f"tcp://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def test_what_listens_and_says_nothing_is_given_up(mute, monkeypatch):
+    monkeypatch.setattr(clusters, "_GRACE_S", 0.2)
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match=r"No Dask scheduler answers at .* after 0\.5 s"):
+        Cluster(scheduler=mute, wait_s=0.5)
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_waiting_can_be_interrupted(movie_path, mute, tmp_path, end):
+    code = """
+import signal, sys
+from smlm_pb.cli.main import main
+import smlm_pb.localization.cluster as clusters
+
+clusters._TELL_AFTER_S = 0.1
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+    command = ["localize", str(movie_path), "--out", str(tmp_path), "--scheduler", mute]
+    with subprocess.Popen([sys.executable, "-c", code, *command], stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert "waiting for up to" in process.stderr.readline()
+            process.send_signal(end)
+            assert process.wait(10) == 130
+        finally:
+            process.kill()
 
 
 def test_wrong_numbers_are_refused():

@@ -14,9 +14,10 @@ import time
 import uuid
 import warnings
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from smlm_pb.errors import ClusterError, ConfigurationError
 from smlm_pb.localization.prefetch import Prefetch
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from smlm_pb.localization.job import Job
     from smlm_pb.localization.pipeline import Block
 
+T = TypeVar("T")
+
 #: Blocks per task: enough that passing them on costs little, few enough that a lost worker loses little.
 _BLOCKS_PER_TASK = 8
 #: Every worker gets so many tasks at least, where the movie is short.
@@ -36,6 +39,10 @@ _TASKS_PER_WORKER = 4
 #: Tasks in flight per thread of a worker: one in work, the next ones waiting there.
 _IN_FLIGHT = 3
 _POLL_S = 0.2
+#: Who waits for longer is told what for.
+_TELL_AFTER_S = 3.0
+#: So much later than was asked for is given up what does not give up itself.
+_GRACE_S = 2.0
 
 
 class Cluster:
@@ -50,7 +57,8 @@ class Cluster:
     device : str
         Device of the workers; ``auto`` is decided on each of them.
     wait_s : float
-        How long to wait for the first worker, s.
+        How long to wait for the scheduler, and then for the first worker, s. After a few seconds a warning tells what
+        is waited for.
 
     Raises
     ------
@@ -126,23 +134,40 @@ class Cluster:
 
         place = {"scheduler_file": scheduler} if os.path.isfile(scheduler) else {"address": scheduler}  # noqa: PTH113
         try:
-            client = self._stack.enter_context(Client(**place, timeout=self._wait_s))
+            client = _patiently(
+                lambda: Client(**place, timeout=self._wait_s),
+                self._wait_s,
+                f"No Dask scheduler answers at {scheduler} yet",
+                forget=lambda late: late.close(),
+            )
         except (OSError, TimeoutError, ValueError) as error:
+            waited = "" if isinstance(error, ValueError) else f" after {self._wait_s:g} s"
             raise ClusterError(
-                f"No Dask scheduler answers at {scheduler} ({type(error).__name__}): check the address, which "
-                "'dask scheduler' prints when it starts."
+                f"No Dask scheduler answers at {scheduler}{waited} ({type(error).__name__}): check the address, which "
+                "'dask scheduler' prints when it starts, or the path of its file."
             ) from error
+        self._stack.enter_context(client)
         self._wait_for_workers(client)
         return client
 
     def _wait_for_workers(self, client: Any) -> None:
+        where = self._scheduler or "this machine"
         try:
-            client.wait_for_workers(1, timeout=self._wait_s)
+            _patiently(
+                lambda: client.wait_for_workers(1, timeout=self._wait_s),
+                self._wait_s,
+                f"The scheduler at {where} has no workers yet",
+            )
         except TimeoutError:
             raise ClusterError(
-                f"The scheduler at {self._scheduler} has no workers after {self._wait_s:g} s: start some with "
-                f"'dask worker {self._scheduler}', or wait for the batch system to do so."
+                f"The scheduler at {where} has no workers after {self._wait_s:g} s: start some with "
+                f"'dask worker {where}', or wait for the batch system to do so."
             ) from None
+        except OSError as error:
+            raise ClusterError(
+                f"The scheduler at {where} has gone while its workers were waited for ({type(error).__name__}): start "
+                "it again."
+            ) from error
 
     @contextmanager
     def find_candidates(self, job: Job, frames: tuple[int, int]) -> Iterator[Prefetch[Block]]:
@@ -260,6 +285,49 @@ class Cluster:
             )
             return float("inf")
         return since
+
+
+def _patiently(act: Callable[[], T], wait_s: float, why: str, forget: Callable[[T], object] | None = None) -> T:
+    """Do what may take long, tell after a while why, and give up where nothing comes.
+
+    In a thread of its own, because what listens at an address without speaking holds up distributed for ever.
+
+    Parameters
+    ----------
+    act : callable
+        What to do.
+    wait_s : float
+        How long it may take, s.
+    why : str
+        What is told.
+    forget : callable, optional
+        Takes a result that comes when nobody waits any more.
+
+    Raises
+    ------
+    TimeoutError
+        When nothing has come.
+    """
+    outcome: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(act())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name="smlm-pb waits for Dask", daemon=True).start()
+    try:
+        if not wait([outcome], _TELL_AFTER_S).done and wait_s > _TELL_AFTER_S:
+            left = wait_s - _TELL_AFTER_S
+            warnings.warn(f"{why}; waiting for up to {left:.3g} s more.", UserWarning, stacklevel=4)
+            wait([outcome], left)
+        # distributed itself says more clearly what is wrong, where it gives up.
+        return outcome.result(_GRACE_S)
+    except BaseException:
+        if forget is not None and not outcome.done():
+            outcome.add_done_callback(lambda late: None if late.exception() else forget(late.result()))
+        raise
 
 
 def _threads_per_worker(workers: int) -> int:
