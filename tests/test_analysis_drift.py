@@ -1,6 +1,7 @@
 """Drift: found to the nanometre, refused where there is none, never made worse."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from smlm_pb.analysis.drift_figure import drift_figure, save_path
 from smlm_pb.analysis.drift_joint import Rows, banded_product, posterior, settle
 from smlm_pb.analysis.drift_kernel import Trajectory
 from smlm_pb.analysis.drift_walk import Walk, smooth
+from smlm_pb.analysis.movie_length import MOST_FRAMES
 from smlm_pb.cli.main import main
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 from smlm_pb.localizations import Localizations, MovieInfo
@@ -329,3 +331,34 @@ def test_a_known_structure_tells_more_than_the_blinks_of_each_other():
 
     assert error(sites) < error(None)
     assert error(sites) < 6
+
+
+@pytest.mark.parametrize("method", ["kernel", "correlation", "fiducials"])
+def test_a_movie_that_nobody_recorded_is_refused_by_its_number_of_frames(method):
+    locs, _ = drifting("linear", 100, n=500)
+    endless = locs.with_info(replace(locs.info, n_frames=10**9))
+    last = int(locs["frame"].max())
+    with pytest.raises(TableError, match=rf"1000000000 frames, but .* frame {last}, .*e\.g\. {last + 1} "):
+        estimate_drift(endless, method=method)
+
+
+def test_a_molecule_in_an_impossible_frame_is_named():
+    locs, _ = drifting("linear", 100, n=500)
+    frame = locs["frame"].copy()
+    frame[7] = 4 * 10**9
+    astray = locs.with_info(replace(locs.info, n_frames=4 * 10**9 + 1)).with_columns(frame=frame)
+    with pytest.raises(TableError, match=r"lies in frame 4000000000, .* leave out"):
+        estimate_drift(astray)
+
+
+def test_the_figure_of_a_very_long_movie_draws_a_part_of_its_frames():
+    zero = np.zeros(MOST_FRAMES)
+    path = np.zeros((MOST_FRAMES, 2))
+    path[:, 0] = np.linspace(0, 100, MOST_FRAMES)
+    long = Drift(zero, zero, "kernel", False, "a test", np.nan, np.nan, np.nan, path, {})
+    over_time, plane, *_ = drift_figure(long).axes
+    frame, x_nm = over_time.lines[0].get_data()
+    assert len(frame) <= 20_000
+    assert (frame[0], frame[-1]) == (0, MOST_FRAMES - 1)
+    np.testing.assert_allclose(x_nm, path[frame.astype(int), 0])
+    assert len(plane.collections[0].get_offsets()) == len(frame)

@@ -460,6 +460,7 @@ def test_existing_file(tmp_path: Path):
         ("a train.yaml is there, continue with resume=True.", "a train.yaml is there, continue with --resume."),
         ("take start='default' or device='cpu'", "take --from default or device='cpu'"),
         ("made for others (smlm_pb.training.propose_like)", "made for others (smlm-pb train --like)"),
+        ("give the right number (smlm_pb.formats.read_table)", "give the right number (smlm-pb convert --n-frames)"),
         ("unknown, load(path, format=NAME): csv", "unknown, 'smlm-pb convert --from NAME': csv"),
         ("psf_sigma_px = 0 is impossible", "--psf-sigma-px = 0 is impossible"),
         ("allow overwrite=True", "allow --overwrite"),

@@ -3,12 +3,14 @@
 import json
 import math
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from smlm_pb.errors import ConfigurationError, TableError
 from smlm_pb.evaluation import check_conventions, error_budget, evaluate
+from smlm_pb.evaluation.chance import draw_rolls
 from smlm_pb.localizations import Localizations, MovieInfo
 
 INFO = MovieInfo(n_frames=40, height=64, width=48, pixel_size_nm=100.0)
@@ -324,3 +326,24 @@ def test_crowded_movie_takes_less_than_a_second_per_tolerance():
     evaluate(pred, truth)
 
     assert time.perf_counter() - started < 4 * 1.0
+
+
+@pytest.mark.parametrize("n_frames", [0, 1, 2, 3, 5, 8, 100, 12_345])
+@pytest.mark.parametrize("n_rolls", [1, 3, 400])
+def test_rolls_are_drawn_from_all_that_are_far_from_the_true_frames(n_frames, n_rolls):
+    far = [k for k in range(1, n_frames) if n_frames // 4 <= k <= n_frames - n_frames // 4]
+    rolls = draw_rolls(n_frames, n_rolls, seed=5)
+    assert rolls == sorted(set(rolls) & set(far))
+    assert len(rolls) == min(n_rolls, len(far))
+    if far:
+        assert rolls == sorted(np.random.default_rng(5).choice(far, len(rolls), replace=False).tolist())
+
+
+def test_rolls_of_an_endless_movie_need_no_memory():
+    tracemalloc.start()
+    try:
+        rolls = draw_rolls(10**9, 3, seed=0)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+    assert all(10**9 // 4 <= k <= 3 * 10**9 // 4 for k in rolls)

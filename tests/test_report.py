@@ -1,6 +1,7 @@
 """The report: one file that needs nothing else, holds what it promises, and tells what it cannot."""
 
 import re
+import tracemalloc
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html import escape
@@ -15,6 +16,7 @@ import smlm_pb
 from smlm_pb.analysis.drift import Drift, apply_drift
 from smlm_pb.analysis.report import build_report, write_report
 from smlm_pb.analysis.report_parts import number
+from smlm_pb.analysis.report_pictures import _typical_frames
 from smlm_pb.analysis.report_svg import _VARIABLES, FIRST, drawing
 from smlm_pb.cli import main as cli
 from smlm_pb.errors import MovieError, OutputError
@@ -249,6 +251,16 @@ def test_a_text_table_takes_its_field_from_the_movie(scene):
     page = build_report(locs, movie=movie)
     checked(page)
     assert "40 frames of 24 × 32 px" in page
+
+
+def test_frames_beyond_the_movie_need_no_memory():
+    astray = Localizations({"frame": [0, 1, 1, 2, 4 * 10**9], "x": np.ones(5), "y": np.ones(5)}, MovieInfo(3, 8, 8))
+    tracemalloc.start()
+    try:
+        assert _typical_frames(astray, 0, 3) == [0, 1, 2]
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_large_fields_are_drawn_with_larger_pixels_and_a_detail():

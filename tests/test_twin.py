@@ -89,6 +89,11 @@ def test_bleaching_and_places_are_those_of_the_table():
     assert np.std(truth["x"]) == pytest.approx(2, rel=0.15)
 
 
+def test_a_movie_that_nobody_recorded_is_refused():
+    with pytest.raises(TableError, match="has 1000000000 frames, but its last molecule lies in frame"):
+        TwinSource.of(some_table(), (0, 10**9), Camera(), 1.2)
+
+
 def test_background_map_follows_a_slope():
     rng = np.random.default_rng(0)
     x, y = rng.uniform(0, 63, 4000), rng.uniform(0, 63, 4000)

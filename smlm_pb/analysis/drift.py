@@ -21,6 +21,7 @@ import numpy.typing as npt
 from smlm_pb.analysis.drift_check import CERTAIN, chequerboard, held_out_gain, tiles
 from smlm_pb.analysis.drift_joint import Rows
 from smlm_pb.analysis.drift_kernel import Trajectory, fit_trajectory
+from smlm_pb.analysis.movie_length import movie_length, refuse_endless
 from smlm_pb.errors import Cancelled, ConfigurationError, TableError
 
 if TYPE_CHECKING:
@@ -191,7 +192,7 @@ def estimate_drift(
     Raises
     ------
     TableError
-        When there are too few molecules or frames, or precisions are missing.
+        When there are too few molecules or frames, more frames than any movie has, or precisions are missing.
     ConfigurationError
         When an option is impossible.
     Cancelled
@@ -200,6 +201,7 @@ def estimate_drift(
     pixel = pixel_size_nm or locs.info.pixel_size_nm
     _check_options(method, max_drift_nm, n_stretches, pixel)
     assert pixel is not None
+    refuse_endless(movie_length(locs), locs)
     if method == "fiducials":
         from smlm_pb.analysis.drift_beads import follow_beads
 
@@ -267,7 +269,7 @@ class Data:
         """Take from a table what a method needs; refuses one that does not suffice."""
         from smlm_pb.analysis.linking import DEFAULT_RADIUS_SIGMA, find_blinks, make_gate, merge_groups
 
-        n_frames = max(locs.info.n_frames, int(locs["frame"].max()) + 1 if len(locs) else 0)
+        n_frames = movie_length(locs)
         if n_frames < 20:
             raise TableError(f"Drift needs a movie of at least 20 frames; this one has {n_frames}.")
         missing = [name for name in ("sigma_x", "sigma_y") if name not in locs]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from smlm_pb.analysis.drift_fiducials import Fiducials, fiducial_path, find_fiducials
+from smlm_pb.analysis.movie_length import movie_length
 from smlm_pb.errors import TableError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def follow_beads(
     """
     from smlm_pb.analysis.drift import Drift
 
-    n_frames = max(locs.info.n_frames, int(locs["frame"].max()) + 1 if len(locs) else 0)
+    n_frames = movie_length(locs)
     beads = find_fiducials(locs, n_frames, pixel_size_nm, max_jump_nm=max_drift_nm)
     path, used = fiducial_path(beads, n_frames, on_step=reporter.for_fit(0))
     every = np.arange(n_frames) + 0.5

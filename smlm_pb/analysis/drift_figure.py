@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
     from smlm_pb.analysis.drift import Drift
 
+#: More than can be told apart in a figure.
+_MOST_POINTS = 20_000
+
 
 def drift_figure(drift: Drift) -> Figure:
     """Draw the displacement over the movie, and in the plane.
@@ -36,10 +39,12 @@ def drift_figure(drift: Drift) -> Figure:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     over_time, plane = figure.subplots(1, 2, width_ratios=(2, 1))
-    frame = np.arange(len(drift.proposed_nm))
+    n_frames = len(drift.proposed_nm)
+    frame = np.unique(np.linspace(0, n_frames - 1, min(n_frames, _MOST_POINTS)).round().astype(int))
+    path = drift.proposed_nm[frame]
     style = "-" if drift.accepted else "--"
     for k, axis in enumerate("xy"):
-        over_time.plot(frame, drift.proposed_nm[:, k], style, color=f"C{k}", linewidth=1, label=axis)
+        over_time.plot(frame, path[:, k], style, color=f"C{k}", linewidth=1, label=axis)
     over_time.set(xlabel="frame", ylabel="displacement (nm)")
     over_time.legend(frameon=False)
     title = f"drift ({drift.method})"
@@ -48,7 +53,7 @@ def drift_figure(drift: Drift) -> Figure:
     elif np.isfinite(drift.error_nm):
         title += f", remaining error at least {drift.error_nm:.1f} nm per axis"
     over_time.set_title(title, fontsize=9)
-    points = plane.scatter(*drift.proposed_nm.T, c=frame, s=3, cmap="viridis")
+    points = plane.scatter(*path.T, c=frame, s=3, cmap="viridis")
     plane.set(xlabel="x (nm)", ylabel="y (nm)")
     plane.set_aspect("equal", adjustable="datalim")  # a path along one axis needs room for the other's labels, too
     plane.set_title("path", fontsize=9)

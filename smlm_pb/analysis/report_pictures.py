@@ -161,7 +161,8 @@ def example_frames(
 
 def _typical_frames(locs: Localizations, start: int, stop: int) -> list[int]:
     """In each third of the movie the frame whose number of molecules is nearest to the median of that third."""
-    per_frame = np.bincount(locs["frame"].astype(np.intp), minlength=stop)[:stop]
+    frame = locs["frame"].astype(np.intp)
+    per_frame = np.bincount(frame[frame < stop], minlength=stop)
     chosen = []
     for part in np.array_split(np.arange(start, stop), max(min(_N_FRAMES, stop - start), 1)):
         if not len(part):

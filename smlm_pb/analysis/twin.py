@@ -162,7 +162,8 @@ def digital_twin(
     Raises
     ------
     TableError
-        When the table is linked, too small, or lacks photons, background, pixel size or PSF width.
+        When the table is linked, too small, or of more frames than any movie has, or lacks photons, background, pixel
+        size or PSF width.
     ModelError, ConfigurationError
         When an option is wrong.
     Cancelled

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.analysis.movie_length import refuse_endless
+
 if TYPE_CHECKING:
     from smlm_pb.camera import Camera
     from smlm_pb.localizations import Localizations
@@ -49,6 +51,7 @@ class TwinSource:
     def of(cls, locs: Localizations, frames: tuple[int, int], camera: Camera, psf_sigma_px: float) -> TwinSource:
         """Take positions, photons, background and numbers from a table."""
         start, stop = frames
+        refuse_endless(stop - start, locs)
         sigma = np.zeros(len(locs))
         if "sigma_x" in locs and "sigma_y" in locs:
             sigma = np.sqrt((locs["sigma_x"].astype(np.float64) ** 2 + locs["sigma_y"].astype(np.float64) ** 2) / 2)

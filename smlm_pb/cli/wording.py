@@ -19,6 +19,7 @@ _NAMED = re.compile(r"(?<![\w./\\-])(?P<name>[a-z]\w*)\b(?![\w(/\\=])")
 #: What only Python has, and what the command line has instead.
 _FUNCTIONS = {
     "smlm_pb.training.propose_like": "smlm-pb train --like",
+    "smlm_pb.formats.read_table": "smlm-pb convert --n-frames",
     "open_movie(path, allow_truncated=True)": "'smlm-pb watch'",
 }
 _READ, _WRITE = "load(path, format=NAME)", "save(path, format=NAME)"

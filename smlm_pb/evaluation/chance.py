@@ -23,11 +23,11 @@ def draw_rolls(n_frames: int, n_rolls: int, seed: int) -> list[int]:
     Molecules that stay on for several frames would make small rolls too good.
     """
     low, high = max(1, n_frames // 4), max(1, n_frames - n_frames // 4)
-    possible = np.arange(low, min(high, n_frames - 1) + 1)
-    if n_frames < 2 or not len(possible):
+    n_possible = min(high, n_frames - 1) + 1 - low
+    if n_frames < 2 or n_possible < 1:
         return []
-    chosen = np.random.default_rng(seed).choice(possible, min(n_rolls, len(possible)), replace=False)
-    return sorted(int(k) for k in chosen)
+    chosen = np.random.default_rng(seed).choice(n_possible, min(n_rolls, n_possible), replace=False)
+    return sorted(low + int(k) for k in chosen)
 
 
 def chance_rates(
