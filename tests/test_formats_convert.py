@@ -47,9 +47,9 @@ def test_sizes_and_conventions_can_be_given(storm, capsys):
 
 def test_a_pixel_size_in_micrometres_is_told(storm, capsys):
     assert main(["convert", str(storm), str(storm.with_name("a.hdf5")), "--pixel-size-nm", "0.16"]) == 0
-    assert "pixels of 0.16 nm were given, but they are 10 to 2000 nm in the sample" in capsys.readouterr().out
+    assert "--pixel-size-nm = 0.16 was given, but pixels are 10 to 2000 nm in the sample" in capsys.readouterr().out
     assert main(["convert", str(storm), str(storm.with_name("b.hdf5")), "--pixel-size-nm", "160"]) == 0
-    assert "were given" not in capsys.readouterr().out
+    assert "was given" not in capsys.readouterr().out
 
 
 def test_losses_are_said(tmp_path, capsys):

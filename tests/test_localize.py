@@ -446,7 +446,7 @@ def test_the_pixel_size_of_the_file_is_used_unless_given(model, movie, tmp_path)
         ({"offset_adu": 0.0, "e_per_adu": 3.0}, "background of .* is beyond the 200 e⁻ of model"),
         ({"e_per_adu": 5.0}, "e_per_adu near .* would fit"),
         ({"frames": (5, 100)}, "frames up to 100 were asked for, it has 12"),
-        ({"pixel_size_nm": 0.1}, "pixel_size_nm = 0.1 was given, .*in the sample: give that .0.1 µm is 100"),
+        ({"pixel_size_nm": 0.1}, r"pixel_size_nm = 0\.1 was given, .*in the sample \(0\.1 µm is 100\)"),
         ({"pixel_size_nm": 6500}, "pixel_size_nm = 6500 was given"),
     ],
 )

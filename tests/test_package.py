@@ -33,6 +33,7 @@ LAYERS = (
         "movies",
         "narrow_product",
         "pair_density",
+        "pixel_size",
         "population",
         "psf",
     },

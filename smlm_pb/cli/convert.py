@@ -9,6 +9,7 @@ from typing import Any
 
 from smlm_pb.cli.common import add_overwrite_option, finite_float, non_negative_int, positive_float, positive_int
 from smlm_pb.cli.faults import EXIT_OK
+from smlm_pb.cli.wording import as_options
 
 _DESCRIPTION = """\
 Translate a table of molecules between file formats.
@@ -113,4 +114,4 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_lines(lines: Sequence[str]) -> None:
     for line in lines:
-        print(f"  - {line}")
+        print(f"  - {as_options(line)}")

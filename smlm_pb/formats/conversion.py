@@ -15,6 +15,7 @@ from smlm_pb.errors import TableError
 from smlm_pb.formats.base import OWN_CONVENTION, Array, ForeignTable, RawTable, ReadOptions, TableFormat
 from smlm_pb.formats.units import PixelSizeNeededError, is_pure_number, unit_factor
 from smlm_pb.localizations import Localizations, MovieInfo
+from smlm_pb.pixel_size import tell_implausible
 
 #: Decimals of lengths in nm in a text file: a ten-thousandth of a nanometre.
 _NM_DECIMALS = 4
@@ -94,18 +95,11 @@ def _pixel_size_xy(
 ) -> tuple[float, float] | None:
     """Pixel size along x and y: the user's word, the file's, the format's."""
     if options.pixel_size_nm is not None:
-        from smlm_pb.movies.metadata import PLAUSIBLE_PIXEL_SIZE_NM
-
         stated = () if raw.pixel_size_nm is None else np.atleast_1d(raw.pixel_size_nm)
         if len(stated) and not np.allclose(stated, options.pixel_size_nm, rtol=1e-3):
             told = " × ".join(f"{value:g}" for value in stated)
             notes.append(f"pixels of {options.pixel_size_nm:g} nm were given, and are used, not the file's {told} nm")
-        low, high = PLAUSIBLE_PIXEL_SIZE_NM
-        if not low <= options.pixel_size_nm <= high:
-            notes.append(
-                f"pixels of {options.pixel_size_nm:g} nm were given, but they are {low:g} to {high:g} nm in the sample "
-                "(0.1 µm is 100)"
-            )
+        notes += tell_implausible(options.pixel_size_nm)
         return options.pixel_size_nm, options.pixel_size_nm
     found = raw.pixel_size_nm
     if found is None:

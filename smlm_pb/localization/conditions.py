@@ -19,7 +19,7 @@ from smlm_pb.localization.settings import (
     frame_range,
 )
 from smlm_pb.movies import check_hot_pixels, check_movie
-from smlm_pb.movies.metadata import PLAUSIBLE_PIXEL_SIZE_NM
+from smlm_pb.pixel_size import tell_implausible
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -133,7 +133,8 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     pixel_size_nm = settings.pixel_size_nm
     if pixel_size_nm is not None:
         origin["pixel_size_nm"] = GIVEN
-        warnings += _check_pixel_size(movie.name, pixel_size_nm)
+        told = tell_implausible(pixel_size_nm)
+        warnings += [f"Movie {movie.name}: {what}; all lengths in nm are wrong otherwise." for what in told]
     elif movie.pixel_size_nm is not None:
         pixel_size_nm, origin["pixel_size_nm"] = movie.pixel_size_nm, FROM_FILE
     warnings += check_movie(movie)
@@ -149,16 +150,6 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, origin)
     once = tuple(dict.fromkeys(warnings))
     return Conditions(camera, pixel_size_nm, psf_sigma_px, background_e, frames, origin, once)
-
-
-def _check_pixel_size(name: str, pixel_size_nm: float) -> list[str]:
-    low, high = PLAUSIBLE_PIXEL_SIZE_NM
-    if low <= pixel_size_nm <= high:
-        return []
-    return [
-        f"Movie {name}: pixel_size_nm = {pixel_size_nm:g} was given, but pixels are {low:g} to "
-        f"{high:g} nm in the sample: give that (0.1 µm is 100); all lengths in nm are wrong otherwise."
-    ]
 
 
 def _psf_sigma(

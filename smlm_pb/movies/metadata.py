@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+from smlm_pb.pixel_size import is_plausible
+
 if TYPE_CHECKING:
     from tifffile import TiffFile
-
-#: Pixel sizes that a localization microscope can have, in nm. What lies outside (72 dpi = 352 778 nm, "1
-#: px") is no pixel size.
-PLAUSIBLE_PIXEL_SIZE_NM = (10.0, 2000.0)
 
 _NM_PER_UNIT = {
     "nm": 1.0, "nanometer": 1.0, "nanometre": 1.0,
@@ -38,7 +36,7 @@ def read_tiff_metadata(tif: TiffFile) -> tuple[float | None, dict[str, Any]]:
     Returns
     -------
     pixel_size_nm : float or None
-        None where the file says nothing, or nothing plausible (see ``PLAUSIBLE_PIXEL_SIZE_NM``).
+        None where the file says nothing, or nothing plausible (see :mod:`smlm_pb.pixel_size`).
     metadata : dict
         ``pixel_size_source``, ``exposure_ms``, ``frame_interval_ms``, ``camera`` (name and settings),
         ``notes``; only those that the file states.
@@ -50,9 +48,8 @@ def read_tiff_metadata(tif: TiffFile) -> tuple[float | None, dict[str, Any]]:
         if pixel is not None:
             found.append(pixel)
         metadata = {**more, **metadata, "notes": [*metadata["notes"], *more.get("notes", [])]}
-    low, high = PLAUSIBLE_PIXEL_SIZE_NM
     for source, x_nm, y_nm in found:
-        if not low <= x_nm <= high:
+        if not is_plausible(x_nm):
             continue
         if abs(x_nm - y_nm) > 0.01 * x_nm:
             metadata["notes"].append(
