@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smlm_pb.localization.neighbours import count_within, pairs_within, tree_of
+from smlm_pb.localization.neighbours import count_within, offsets_between, pairs_within, tree_of
 
 scattered = st.lists(st.tuples(st.integers(0, 3), st.floats(-0.5, 9.5), st.floats(-0.5, 6.5)), max_size=40)
 
@@ -46,3 +46,18 @@ def test_how_many_others_are_near(places, others, reach):
     )
     near = [sum(f == frame and (x - a) ** 2 + (y - b) ** 2 <= reach**2 for f, a, b in others) for frame, x, y in places]
     assert count_within(ours, theirs, reach).tolist() == near
+
+
+@pytest.mark.parametrize("kind", ["structured", "columns"])
+def test_offsets_are_those_of_the_first_from_the_second_in_double_precision(kind):
+    rng = np.random.default_rng(3)
+    rows = np.zeros(500, [("frame", "u4"), ("x", "f4"), ("y", "f4")])
+    rows["x"], rows["y"] = rng.uniform(1000, 1040, (2, 500))
+    given_rows = rows if kind == "structured" else {name: rows[name] for name in rows.dtype.names}
+    first, second, square = pairs_within(given_rows, 5.0)
+    dx, dy = offsets_between(given_rows, first, second)
+    assert dx.dtype == dy.dtype == np.float64
+    for apart, axis in ((dx, "x"), (dy, "y")):
+        exact = [float(value) for value in rows[axis]]
+        assert apart.tolist() == [exact[i] - exact[k] for i, k in zip(first, second, strict=True)]
+    np.testing.assert_array_equal(dx**2 + dy**2, square)

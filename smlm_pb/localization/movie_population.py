@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import offsets_between, pairs_within
 from smlm_pb.localization.photometry import photon_scale
 from smlm_pb.pair_density import FARTHEST_PX, density_around
 from smlm_pb.population import CROWDING_RANGE, Population
@@ -155,10 +155,10 @@ def measured_density_around(rows: Any, probability: npt.NDArray[np.float64], sha
         Molecules per px², within :data:`~smlm_pb.population.CROWDING_RANGE` times the mean density.
     """
     first, second, _ = pairs_within(rows, FARTHEST_PX)
-    dx, dy = (rows[axis].take(first).astype(np.float64) - rows[axis].take(second) for axis in ("x", "y"))
     total = float(probability.sum())
     box = np.array(shape[:0:-1], np.float64)
-    around = density_around((dx, dy), probability.take(first) * probability.take(second), total, box)
+    weight = probability.take(first) * probability.take(second)
+    around = density_around(offsets_between(rows, first, second), weight, total, box)
     lowest, highest = (factor * total / float(np.prod(shape)) for factor in CROWDING_RANGE)
     return min(max(around, lowest), highest)
 

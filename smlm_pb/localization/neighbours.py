@@ -77,6 +77,28 @@ def pairs_within(
     return order.take(first.take(near)), order.take(second.take(near)), square.take(near)
 
 
+def offsets_between(
+    rows: Any, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """How far the first row of each pair lies from the second one along x (m,) and y (m,), px.
+
+    Parameters
+    ----------
+    rows : structured array (n,), table, or mapping of columns
+        Molecules or candidates with ``x``, ``y``.
+    first, second : array (m,) of int
+        Indices of the rows of each pair, as of :func:`pairs_within`.
+
+    Returns
+    -------
+    array (m,), array (m,)
+    """
+    along_x, along_y = (
+        np.asarray(rows[axis]).take(first).astype(np.float64) - np.asarray(rows[axis]).take(second) for axis in "xy"
+    )
+    return along_x, along_y
+
+
 def likelier_first(
     probability: npt.NDArray[Any], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import offsets_between, pairs_within
 from smlm_pb.pair_density import pairs_between, ring_px2
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ def arrangement_of(molecules: Localizations) -> Arrangement:
     if pairs_anywhere * ring_px2(*_NEAR_PX) < _FEWEST_PAIRS:
         return "unknown"
     first, second, _ = pairs_within(counted, _FAR_PX[1])
-    dx, dy = (counted[axis][first].astype(np.float64) - counted[axis][second] for axis in ("x", "y"))
+    apart = offsets_between(counted, first, second)
     near, far = (
-        pairs_between(*ring, (dx, dy), np.ones(len(first)), box) / (pairs_anywhere * ring_px2(*ring))
+        pairs_between(*ring, apart, np.ones(len(first)), box) / (pairs_anywhere * ring_px2(*ring))
         for ring in (_NEAR_PX, _FAR_PX)
     )
     if near < _EXCESS and far < _EXCESS:
