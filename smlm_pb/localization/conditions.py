@@ -18,7 +18,7 @@ from smlm_pb.localization.settings import (
     JobSettings,
     frame_range,
 )
-from smlm_pb.movies import check_hot_pixels, check_movie
+from smlm_pb.movies import ReadOnce, check_hot_pixels, check_movie, check_offset
 from smlm_pb.pixel_size import tell_implausible
 
 if TYPE_CHECKING:
@@ -137,14 +137,15 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
         warnings += [f"Movie {movie.name}: {what}; all lengths in nm are wrong otherwise." for what in told]
     elif movie.pixel_size_nm is not None:
         pixel_size_nm, origin["pixel_size_nm"] = movie.pixel_size_nm, FROM_FILE
-    warnings += check_movie(movie)
-    sample = draw_sample(movie)
+    looked_at = ReadOnce(movie)
+    warnings += check_movie(looked_at)
+    sample = draw_sample(looked_at)
     psf_sigma_px, remarks = _psf_sigma(sample, settings, card, origin)
     warnings += remarks
     known_sigma_px = psf_sigma_px if origin["psf_sigma_px"] != ASSUMED else None
-    camera, remarks = _camera(movie, sample, settings, known_sigma_px, origin)
+    camera, remarks = _camera(looked_at, sample, settings, known_sigma_px, origin)
     warnings += remarks
-    warnings += check_hot_pixels(movie, camera)
+    warnings += check_hot_pixels(looked_at, camera)
     background_e, remarks = _background(sample, camera, origin)
     warnings += remarks
     warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, origin)
@@ -180,10 +181,10 @@ def _camera(
     origin.setdefault("em_gain", ASSUMED)
     if settings.camera is not None or ("offset_adu" in given and "e_per_adu" in given):
         camera = replace(settings.camera or Camera(), **given)
-        return camera, check_movie(movie, camera) + check_camera(sample, camera, psf_sigma_px=psf_sigma_px)
+        return camera, check_offset(movie, camera) + check_camera(sample, camera, psf_sigma_px=psf_sigma_px)
     estimate = estimate_camera(sample, psf_sigma_px=psf_sigma_px, **given)
     camera = estimate.to_camera()
-    check_movie(movie, camera)  # refuses an estimate that the pixels contradict, as after cosmic rays
+    check_offset(movie, camera)  # refuses an estimate that the pixels contradict, as after cosmic rays
     origin |= dict.fromkeys(estimate.estimated, ESTIMATED)
     return camera, list(estimate.warnings)
 

@@ -1,6 +1,6 @@
 """Anything that is a movie, read by blocks of frames."""
 
-from smlm_pb.movies.checks import check_block, check_hot_pixels, check_movie
+from smlm_pb.movies.checks import check_block, check_hot_pixels, check_movie, check_offset
 from smlm_pb.movies.movie import (
     MIN_SIDE_PX,
     Movie,
@@ -11,15 +11,18 @@ from smlm_pb.movies.movie import (
     sample_frames,
 )
 from smlm_pb.movies.opening import open_movie
+from smlm_pb.movies.read_once import ReadOnce
 from smlm_pb.movies.series import natural_key
 
 __all__ = [
     "MIN_SIDE_PX",
     "Movie",
     "MovieBase",
+    "ReadOnce",
     "check_block",
     "check_hot_pixels",
     "check_movie",
+    "check_offset",
     "even_frames",
     "frames_per_block",
     "iterate_blocks",

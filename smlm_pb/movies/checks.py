@@ -60,10 +60,30 @@ def check_movie(movie: Movie, camera: Camera | None = None) -> list[str]:
     warnings += _check_constant(movie, frames)
     warnings += _check_scaling(movie, frames)
     warnings += _check_still(movie, frames)
-    if camera is not None:
-        _check_maps(movie, camera)
-        warnings += _check_offset(movie, frames, camera)
-    return warnings
+    return warnings if camera is None else warnings + _check_offset(movie, frames, camera)
+
+
+def check_offset(movie: Movie, camera: Camera) -> list[str]:
+    """Hold a camera's offset and per-pixel maps against a movie: the part of :func:`check_movie` that needs a camera.
+
+    Parameters
+    ----------
+    movie : Movie
+        An open movie; the frames are those that `check_movie` looks at.
+    camera : Camera
+        The camera.
+
+    Returns
+    -------
+    list of str
+        One warning, or none.
+
+    Raises
+    ------
+    CameraError
+        When the offset lies above nearly all pixels, or a camera map has another size than the frames.
+    """
+    return _check_offset(movie, sample_frames(movie, at_most=_SAMPLE_FRAMES)[1], camera)
 
 
 def check_hot_pixels(movie: Movie, camera: Camera) -> list[str]:
@@ -221,6 +241,7 @@ def _check_maps(movie: Movie, camera: Camera) -> None:
 
 
 def _check_offset(movie: Movie, frames: npt.NDArray[Any], camera: Camera) -> list[str]:
+    _check_maps(movie, camera)
     offset = np.asarray(camera.offset_adu, dtype=np.float64)
     read_noise_adu = np.asarray(camera.read_noise_e, dtype=np.float64) / np.asarray(camera.e_per_adu)
     # Dark pixels scatter around the offset by the read noise: only what lies clearly below speaks against it.
