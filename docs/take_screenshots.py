@@ -136,6 +136,8 @@ def tabs(viewer: Any, panel: Any, truth: Any, folder: Path) -> None:
     wait_until(lambda: "Computing" not in panel.analysis.quality_note.text())
     panel.run_bar._view_buttons["frames"].click()
     molecules.layer.visible = False
+    settle()
+    panel._pages["Analyse"].ensureWidgetVisible(panel.analysis.compare_note)
     take(viewer, folder, "napari-analyse")
 
     panel.analysis.checks.twin.button.click()

@@ -43,6 +43,24 @@ def test_nena_exposes_wrong_precisions_even_when_they_differ_from_molecule_to_mo
     assert nena(locs.without_columns("sigma_x", "sigma_y")).pull is None
 
 
+def test_nena_judges_reported_precisions_by_molecules_that_stand_alone():
+    """Errors that neighbours cause are the same in the next frame: distances do not show them."""
+    alone = simulate_localizations("uniform", n_localizations=20_000, sigma_nm=10, n_frames=20_000, seed=2).locs
+    beside = alone.with_columns(x=alone["x"] + 1.0)
+    modest = {name: 3 * alone[name] for name in ("sigma_x", "sigma_y")}
+    crowd = Localizations.concatenate([alone.with_columns(**modest), beside.with_columns(**modest)])
+    shifted = alone.with_columns(frame=alone["frame"] + np.uint32(20_000))
+    both = Localizations(
+        {name: np.concatenate((crowd[name], shifted[name])) for name in ("frame", "x", "y", "sigma_x", "sigma_y")},
+        MovieInfo(40_000, alone.info.height, alone.info.width, pixel_size_nm=alone.info.pixel_size_nm),
+    )
+
+    assert nena(alone).pull == pytest.approx(1, abs=0.05)
+    assert nena(both).pull == pytest.approx(1, abs=0.05)
+    assert nena(crowd).pull is None
+    assert not any("reported precisions" in note for note in quality(crowd, n_repeats=1).notes)
+
+
 def test_nena_curve_describes_what_was_found():
     found = nena(simulate_localizations("uniform", n_localizations=20_000, seed=3).locs)
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 FloatArray = npt.NDArray[np.float64]
 
 LEAST_PAIRS = 100
+#: A molecule without another one within this distance in its frame stands alone, px.
+ALONE_PX = 4.0
 _N_BINS = 120
 _N_LAGS = 4
 
@@ -46,8 +48,10 @@ class Nena:
     n_pairs : float
         Expected number of pairs of the same molecule that were used.
     pull : float or None
-        Actual over reported precision, from distances divided by what ``sigma_x`` and ``sigma_y`` promise; 1 when the
-        reported precision is honest, None where the table reports none.
+        Actual over reported precision of the molecules that stand alone in their frame (:data:`ALONE_PX`), from
+        distances divided by what ``sigma_x`` and ``sigma_y`` promise; 1 when the reported precision is honest, None
+        where the table reports none or too few stand alone. The errors of close ones have much in common from frame
+        to frame, as the same neighbours shine there, and what is common does not show in distances.
     distance_nm, observed, fitted : array (n_bins,)
         Centres of the distance bins, and the fraction of nearest neighbours in each: found and fitted.
     """
@@ -104,16 +108,8 @@ def nena(
         raise ConfigurationError(f"max_distance_nm = {max_distance_nm} is impossible; give nm above 0, e.g. 200.")
     reach_px = 3.0 if max_distance_nm is None else max_distance_nm / pixel
     points = np.stack([locs["frame"], locs["y"], locs["x"]], axis=1).astype(np.float64)
-    next_px, far_px, partner = _neighbour_distances(points, reach_px, seed)
-
-    fit = _fit(next_px, far_px, reach_px)
-    if max_distance_nm is None:
-        # Bins of a fixed number resolve the peak only when the range fits it.
-        for _ in range(4):
-            range_px = min(reach_px, 8 * fit.sigma)
-            if fit.n_bins_in_peak >= 8 or range_px >= 0.99 * fit.range:
-                break
-            fit = _fit(next_px, far_px, range_px)
+    next_px, far_px, _ = _neighbour_distances(points, reach_px, seed)
+    fit = _fit_in_range(next_px, far_px, reach_px, adapt=max_distance_nm is None)
     _refuse_unless_sound(fit, pixel)
     centres = (np.arange(_N_BINS) + 0.5) * fit.range / _N_BINS
     return Nena(
@@ -121,7 +117,7 @@ def nena(
         standard_error_nm=fit.standard_error * pixel,
         staying_fraction=fit.fraction,
         n_pairs=fit.fraction * len(points),
-        pull=_pull(locs, next_px, far_px, partner, fit),
+        pull=_pull_of_lone(locs, points, reach_px, seed),
         distance_nm=centres * pixel,
         observed=fit.observed,
         fitted=fit.expected,
@@ -234,6 +230,18 @@ def _standard_error(cost: Any, at: FloatArray, step: float = 1e-3) -> float:
     return float(np.sqrt(variance)) if variance > 0 else float("inf")
 
 
+def _fit_in_range(next_px: FloatArray, far_px: FloatArray, reach_px: float, *, adapt: bool) -> _Fit:
+    """Fit distances up to the reach, or up to less where bins of a fixed number would not resolve the peak."""
+    fit = _fit(next_px, far_px, reach_px)
+    if adapt:
+        for _ in range(4):
+            range_px = min(reach_px, 8 * fit.sigma)
+            if fit.n_bins_in_peak >= 8 or range_px >= 0.99 * fit.range:
+                break
+            fit = _fit(next_px, far_px, range_px)
+    return fit
+
+
 def _refuse_unless_sound(fit: _Fit, pixel_size_nm: float) -> None:
     if fit.fraction * fit.n < LEAST_PAIRS:
         raise TableError(
@@ -245,6 +253,20 @@ def _refuse_unless_sound(fit: _Fit, pixel_size_nm: float) -> None:
             f"NeNA cannot tell the precision: {fit.sigma * pixel_size_nm:.1f} ± "
             f"{fit.standard_error * pixel_size_nm:.1f} nm; the molecules lie too dense, or too few stay on."
         )
+
+
+def _pull_of_lone(locs: Localizations, points: FloatArray, reach_px: float, seed: int) -> float | None:
+    """Actual over reported precision of the molecules (rows of frame, y, x in ``points``) that stand alone."""
+    from smlm_pb.localization.neighbours import count_within
+
+    lone = np.flatnonzero(count_within(locs, locs, ALONE_PX) == 1)
+    try:
+        next_px, far_px, partner = _neighbour_distances(points[lone], reach_px, seed)
+        fit = _fit_in_range(next_px, far_px, reach_px, adapt=True)
+        _refuse_unless_sound(fit, 1.0)
+    except TableError:
+        return None
+    return _pull(locs.select(lone), next_px, far_px, partner, fit)
 
 
 def _pull(
