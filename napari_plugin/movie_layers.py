@@ -155,7 +155,7 @@ def fitting_movie(layer: Any, table: Localizations) -> Movie | None:
         return None
     movie, info = movie_of_layer(layer), table.info
     size, needed = (movie.n_frames, movie.height, movie.width), (info.n_frames, info.height, info.width)
-    if any(step.get("step") == "localize" for step in table.provenance):
+    if table.last_step("localize"):
         return movie if size == needed else None
     return movie if all(mine >= its for mine, its in zip(size, needed, strict=True)) else None
 
@@ -214,10 +214,8 @@ def place_beside(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
 
     Parameters
     ----------
-    info : MovieInfo
-        What the table says of its movie.
-    layers : iterable of napari layers
-        The viewer's.
+    info, layers
+        As for :func:`place_for`.
 
     Returns
     -------

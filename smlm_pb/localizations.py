@@ -235,6 +235,10 @@ class Localizations:
         """The latest step of that name in the history, e.g. ``localize``; empty where there is none."""
         return next((step for step in reversed(self.provenance) if step.get("step") == name), {})
 
+    def end_frame(self) -> int:
+        """One after the last frame that holds a molecule; 0 where there is none."""
+        return int(self["frame"].max()) + 1 if len(self) else 0
+
     @classmethod
     def concatenate(cls, tables: Sequence[Localizations]) -> Localizations:
         """Put tables of the same movie below each other.

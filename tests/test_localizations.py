@@ -151,6 +151,12 @@ def test_concatenate():
         Localizations.concatenate([])
 
 
+def test_the_end_of_a_table_is_behind_its_last_molecule():
+    table = Localizations({"frame": [4, 7, 2], "x": [0.0] * 3, "y": [0.0] * 3}, MovieInfo(100, 5, 5))
+    assert table.end_frame() == 8
+    assert table.select(slice(0)).end_frame() == 0
+
+
 def test_derived_quantities_are_nm():
     locs = make()
     assert np.allclose(locs.derived("x_nm"), locs.x.astype(float) * 120)

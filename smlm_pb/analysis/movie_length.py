@@ -15,7 +15,7 @@ MOST_FRAMES = 5_000_000
 
 def movie_length(locs: Localizations) -> int:
     """Number of frames: what the table says, and no fewer than those that hold molecules."""
-    return max(locs.info.n_frames, int(locs["frame"].max()) + 1 if len(locs) else 0)
+    return max(locs.info.n_frames, locs.end_frame())
 
 
 def refuse_endless(n_frames: int, locs: Localizations) -> None:
@@ -35,7 +35,7 @@ def refuse_endless(n_frames: int, locs: Localizations) -> None:
     """
     if n_frames <= MOST_FRAMES:
         return
-    used = int(locs["frame"].max()) + 1 if len(locs) else 0
+    used = locs.end_frame()
     too_many = f"a movie of more than {MOST_FRAMES} frames cannot be worked on frame by frame"
     if used > MOST_FRAMES:
         raise TableError(

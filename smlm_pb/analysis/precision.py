@@ -257,6 +257,8 @@ def _refuse_unless_sound(fit: _Fit, pixel_size_nm: float) -> None:
 
 def _pull_of_lone(locs: Localizations, points: FloatArray, reach_px: float, seed: int) -> float | None:
     """Actual over reported precision of the molecules (rows of frame, y, x in ``points``) that stand alone."""
+    if "sigma_x" not in locs or "sigma_y" not in locs:
+        return None
     from smlm_pb.localization.neighbours import count_within
 
     lone = np.flatnonzero(count_within(locs, locs, ALONE_PX) == 1)
@@ -277,8 +279,6 @@ def _pull(
     fit: _Fit,
 ) -> float | None:
     """Actual over reported precision: the same fit on distances in units of the reported precision of the pair."""
-    if "sigma_x" not in locs or "sigma_y" not in locs:
-        return None
     variance = (locs["sigma_x"].astype(np.float64) ** 2 + locs["sigma_y"].astype(np.float64) ** 2) / 2
     has_next = locs["frame"] < locs["frame"].max()
     found = np.isfinite(next_px)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from smlm_pb._version import __version__
 from smlm_pb.analysis.report_checks import residual_section, twin_section
-from smlm_pb.analysis.report_findings import Findings, gather, last_step
+from smlm_pb.analysis.report_findings import Findings, gather
 from smlm_pb.analysis.report_parts import figure, grid, hint, section, text
 from smlm_pb.analysis.report_range import training_range
 from smlm_pb.analysis.report_style import STYLE
@@ -148,7 +148,7 @@ def _on_the_movie(locs: Localizations, movie: Movie) -> Localizations:
     info = locs.info
     if (movie.height, movie.width) == (info.height, info.width):
         return locs
-    if last_step(locs, "localize") or info.height > movie.height or info.width > movie.width:
+    if locs.last_step("localize") or info.height > movie.height or info.width > movie.width:
         raise MovieError(
             f"Movie {movie.name} has frames of {movie.height}×{movie.width} px, those of the table are "
             f"{info.height}×{info.width} px: give the movie that the table was made from."

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.analysis.table_conditions import frames_of
 from smlm_pb.errors import SmlmPbError
 
 if TYPE_CHECKING:
@@ -85,11 +86,7 @@ class Findings:
     @property
     def frames(self) -> tuple[int, int]:
         """First frame that was localized, and the one after the last."""
-        asked = self.localize_step.get("conditions", {}).get("frames")
-        last = int(self.locs["frame"].max()) + 1 if len(self.locs) else 0
-        if asked is not None:
-            return int(asked[0]), max(int(asked[1]), last)
-        return 0, max(self.locs.info.n_frames, last)
+        return frames_of(self.locs)
 
     @property
     def per_frame(self) -> float:
@@ -139,7 +136,7 @@ def gather(
         With a reason for everything that could not be computed.
     """
     found = Findings(locs, repeatability=repeatability, twin=twin, residuals=residuals)
-    found.localize_step = last_step(locs, "localize")
+    found.localize_step = locs.last_step("localize")
     single = locs if unlinked is None else unlinked
     heard: list[str] = []
     with _listening(heard):
@@ -151,11 +148,6 @@ def gather(
             _compare(found, single, truth)
     found.warnings = tuple(dict.fromkeys([*_alarms(locs), *found.judgements(), *heard]))
     return found
-
-
-def last_step(locs: Localizations, name: str) -> dict[str, Any]:
-    """The latest step of that name in the history of a table; empty where there is none."""
-    return next((step for step in reversed(locs.provenance) if step.get("step") == name), {})
 
 
 def _judge(found: Findings, single: Localizations) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from smlm_pb.analysis import report_figures as figures
-from smlm_pb.analysis.report_findings import last_step
 from smlm_pb.analysis.report_parts import (
     count,
     figure,
@@ -131,7 +130,7 @@ def development(found: Findings) -> str:
 
 def drift(found: Findings, path: Drift | None = None) -> str:
     """Drift, where it was looked for: what was removed, or why nothing was."""
-    step = last_step(found.locs, "drift")
+    step = found.locs.last_step("drift")
     if not step:
         return ""
     if not step.get("accepted", True):

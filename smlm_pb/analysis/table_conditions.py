@@ -95,9 +95,8 @@ def conditions_of(locs: Localizations) -> TableConditions:
 def frames_of(locs: Localizations) -> tuple[int, int]:
     """First frame that was localized, and the one after the last: what was asked for, or else the whole movie."""
     step = locs.last_step("localize")
-    last = int(locs["frame"].max()) + 1 if len(locs) else 0
     start, stop = (step.get("conditions") or {}).get("frames") or (0, locs.info.n_frames)
-    return int(start), max(int(stop), last)
+    return int(start), max(int(stop), locs.end_frame())
 
 
 def _median_width(locs: Localizations) -> float | None:

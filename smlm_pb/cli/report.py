@@ -127,12 +127,11 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace, asked: list[str], locs: Localizations) -> dict[str, Any]:
     """Judge the table against its movie in the ways that were asked for."""
     from smlm_pb.analysis.photon_splitting import repeatability_of_table
-    from smlm_pb.analysis.report_findings import last_step
     from smlm_pb.analysis.residuals import residual_map
     from smlm_pb.analysis.twin import digital_twin
     from smlm_pb.cli.progress import show_progress
 
-    model = args.model or (last_step(locs, "localize").get("model") or {}).get("name") or "default"
+    model = args.model or (locs.last_step("localize").get("model") or {}).get("name") or "default"
     work: dict[str, Callable[[Any], Any]] = {
         "residuals": lambda tell: residual_map(locs, args.movie, max_frames=100, device=args.device, on_progress=tell),
         "twin": lambda tell: digital_twin(locs, model=args.model, device=args.device, on_progress=tell),

@@ -279,8 +279,7 @@ def _check_options(border_nm: float, border_rule: str, min_photons: float, n_rol
 
 
 def _number_of_frames(pred: Localizations, truth: Localizations) -> int:
-    last = max((int(table["frame"].max()) + 1 for table in (pred, truth) if len(table)), default=0)
-    return max(last, pred.info.n_frames, truth.info.n_frames)
+    return max(max(table.end_frame(), table.info.n_frames) for table in (pred, truth))
 
 
 def _pairs_closer(truth_fyx: np.ndarray, tolerance_px: float) -> int:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from smlm_pb.errors import ModelError
 from smlm_pb.localization.neighbours import pairs_within
 from smlm_pb.localization.small_network import SmallNetwork
+from smlm_pb.localization.statement_calibration import geometric_mean
 
 Indices = npt.NDArray[np.intp]
 Float32Array = npt.NDArray[np.float32]
@@ -113,8 +114,8 @@ class NeighbourPull:
             return x, y
         strength = self.network(pairs.features)[:, 0]
         pull = np.stack([np.bincount(pairs.receiver, strength * step, len(x)) for step in pairs.direction])
-        length = np.hypot(*pull)
-        pull *= stated_sigma(rows) * np.minimum(1.0, _MOST_SHIFT / np.maximum(length, _MOST_SHIFT))
+        most = np.minimum(1.0, _MOST_SHIFT / np.maximum(np.hypot(*pull), _MOST_SHIFT))
+        pull *= geometric_mean(rows["sigma_x"], rows["sigma_y"], np.float32) * most
         return (x - pull[0]).astype(np.float32), (y - pull[1]).astype(np.float32)
 
     def as_dict(self) -> dict[str, Any]:
@@ -130,23 +131,8 @@ class NeighbourPull:
         ModelError
             When they are damaged, or belong to another version of the program.
         """
-        if not content:
-            return None
-        try:
-            if tuple(content["features"]) != FEATURES:
-                raise ModelError(
-                    "The model's neighbour_pull is of another version of smlm-pb: retrain it, or update smlm-pb."
-                )
-            return cls(SmallNetwork.from_dict(content))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(_DAMAGED) from error
-
-
-def stated_sigma(rows: Any) -> Float32Array:
-    """Stated precision (n,), geometric mean of both axes, px."""
-    sigma_x, sigma_y = (np.asarray(rows[name], np.float32) for name in ("sigma_x", "sigma_y"))
-    mean: Float32Array = np.sqrt(sigma_x * sigma_y)
-    return mean
+        network = SmallNetwork.from_card(content, "neighbour_pull", FEATURES)
+        return None if network is None else cls(network)
 
 
 def pairs_of(
@@ -223,7 +209,8 @@ def _own(
     with np.errstate(divide="ignore"):
         logit = np.log(probability) - np.log1p(-np.minimum(probability, np.float32(1 - 1e-6)))
     background = np.asarray(background_e, np.float32).clip(0.0) + np.float32(0.05)
-    own = [np.log(stated_sigma(rows)), photons, np.log(width), np.log(background), logit.clip(*_LOGITS)]
+    sigma = geometric_mean(rows["sigma_x"], rows["sigma_y"], np.float32)
+    own = [np.log(sigma), photons, np.log(width), np.log(background), logit.clip(*_LOGITS)]
     return own, probability, photons + np.log(probability.clip(1e-6))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.errors import ModelError
 from smlm_pb.narrow_product import narrow_product
 
 FloatArray = npt.NDArray[np.float64]
@@ -86,20 +87,43 @@ class SmallNetwork:
             "features": list(features[: len(self.lowest)]),
             "lowest": list(self.lowest),
             "highest": list(self.highest),
-            "layers": [[_plain(weight), _plain(shift)] for weight, shift in self.layers],
+            "layers": [[weight.tolist(), shift.tolist()] for weight, shift in self.layers],
         }
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any]) -> SmallNetwork:
-        """Read a card's values.
+    def from_card(
+        cls, content: dict[str, Any], field: str, features: tuple[str, ...], least: int | None = None
+    ) -> SmallNetwork | None:
+        """Read a card's values; None where there are none.
+
+        Parameters
+        ----------
+        content : dict
+            What the card holds.
+        field : str
+            Its name there.
+        features : tuple of str
+            The features of this version.
+        least : int, optional
+            How many of them there are at least, the first ones; all when left out.
 
         Raises
         ------
-        KeyError, TypeError, ValueError
-            When they are damaged.
+        ModelError
+            When they are damaged, or belong to another version of the program.
         """
-        layers = tuple((np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in content["layers"])
-        return cls(tuple(map(float, content["lowest"])), tuple(map(float, content["highest"])), layers)
+        if not content:
+            return None
+        try:
+            known = len(content["features"])
+            if tuple(content["features"]) != features[:known] or known < (least or len(features)):
+                raise ModelError(
+                    f"The model's {field} is of another version of smlm-pb: retrain it, or update smlm-pb."
+                )
+            layers = tuple((np.asarray(w, np.float64), np.asarray(b, np.float64)) for w, b in content["layers"])
+            return cls(tuple(map(float, content["lowest"])), tuple(map(float, content["highest"])), layers)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"The model card's {field} is damaged: reinstall or retrain the model.") from error
 
 
 def scaled(features: npt.NDArray[Any], lowest: FloatArray, highest: FloatArray) -> npt.NDArray[Any]:
@@ -114,8 +138,3 @@ def limits(features: npt.NDArray[Any], share: float = 0.001) -> tuple[tuple[floa
     low, high = np.quantile(features, (share, 1 - share), axis=0).astype(np.float64)
     high = np.maximum(high, low + 1e-3)
     return tuple(np.round(low, 4).tolist()), tuple(np.round(high, 4).tolist())
-
-
-def _plain(values: FloatArray) -> list[Any]:
-    rounded: list[Any] = np.round(values, 4).tolist()
-    return rounded

@@ -199,20 +199,13 @@ class StatementCalibration:
         ModelError
             When they are damaged, or belong to another version of the program.
         """
-        if not content:
-            return None
-        try:
-            known = len(content["features"])
-            if tuple(content["features"]) != FEATURES[:known] or known < LEAST_FEATURES:
-                raise ModelError(
-                    "The model's statement_calibration is of another version of smlm-pb: retrain it, or update smlm-pb."
-                )
-            return cls(SmallNetwork.from_dict(content))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(_DAMAGED) from error
+        network = SmallNetwork.from_card(content, "statement_calibration", FEATURES, LEAST_FEATURES)
+        return None if network is None else cls(network)
 
 
-def geometric_mean(sigma_x: npt.NDArray[Any], sigma_y: npt.NDArray[Any]) -> FloatArray:
+def geometric_mean(
+    sigma_x: npt.NDArray[Any], sigma_y: npt.NDArray[Any], dtype: npt.DTypeLike = np.float64
+) -> npt.NDArray[Any]:
     """Of the precision along both axes."""
-    mean: FloatArray = np.sqrt(sigma_x.astype(np.float64) * sigma_y.astype(np.float64))
+    mean: npt.NDArray[Any] = np.sqrt(sigma_x.astype(dtype) * sigma_y.astype(dtype))
     return mean

@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from smlm_pb.localization.neighbour_pull import NeighbourPull, pairs_of, stated_sigma
+from smlm_pb.localization.neighbour_pull import NeighbourPull, pairs_of
+from smlm_pb.localization.statement_calibration import geometric_mean
 from smlm_pb.localizations import Localizations
 from smlm_pb.training.small_fit import fit_small
 
@@ -66,7 +67,8 @@ def fit_pull(
     slots, receiver = np.unique(pairs.receiver[kept], return_inverse=True)
     if len(slots) < LEAST_CANDIDATES:
         return None
-    pull = torch.from_numpy((error_px[slots] / stated_sigma(found)[slots, None]).clip(-_LARGEST_PULL, _LARGEST_PULL))
+    sigma = geometric_mean(found["sigma_x"], found["sigma_y"], np.float32)
+    pull = torch.from_numpy((error_px[slots] / sigma[slots, None]).clip(-_LARGEST_PULL, _LARGEST_PULL))
     learner = _Learner(torch.from_numpy(receiver), torch.from_numpy(pairs.direction[:, kept].T), pull.float())
     network = fit_small(
         pairs.features[kept],
