@@ -151,13 +151,20 @@ def fitting_movie(layer: Any, table: Localizations) -> Movie | None:
     table : Localizations
         Molecules; tables of other programs often do not tell the movie's size, and end at the outermost molecules.
     """
-    if layer is None or why_no_movie(layer) is not None:
+    if layer is None:
         return None
-    movie, info = movie_of_layer(layer), table.info
+    try:
+        movie = movie_of_layer(layer)
+    except SmlmPbError:
+        return None
+    is_same, has_room = _compared(movie, table.info)
+    return movie if (is_same if table.last_step("localize") else has_room) else None
+
+
+def _compared(movie: Movie, info: MovieInfo) -> tuple[bool, bool]:
+    """Whether a movie has the size that a table tells of, and whether it has room for it."""
     size, needed = (movie.n_frames, movie.height, movie.width), (info.n_frames, info.height, info.width)
-    if table.last_step("localize"):
-        return movie if size == needed else None
-    return movie if all(mine >= its for mine, its in zip(size, needed, strict=True)) else None
+    return size == needed, all(mine >= its for mine, its in zip(size, needed, strict=True))
 
 
 def is_helper(layer: Any) -> bool:
@@ -197,14 +204,12 @@ def place_for(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
     Place or None
         None where there is no such movie, or where several lie in different places.
     """
-    exact, larger = set(), set()
-    for layer in _movies_among(layers):
-        movie = movie_of_layer(layer)
-        size = (movie.n_frames, movie.height, movie.width)
-        if size == (info.n_frames, info.height, info.width):
-            exact.add(Place.of_layer(layer))
-        elif all(mine >= its for mine, its in zip(size, (info.n_frames, info.height, info.width), strict=True)):
-            larger.add(Place.of_layer(layer))
+    exact: set[Place] = set()
+    larger: set[Place] = set()
+    for layer, movie in _movies_among(layers):
+        is_same, has_room = _compared(movie, info)
+        if has_room:
+            (exact if is_same else larger).add(Place.of_layer(layer))
     fitting = exact or larger
     return fitting.pop() if len(fitting) == 1 else None
 
@@ -222,7 +227,7 @@ def place_beside(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
     Place or None
         None where no movie has a scale in units of length.
     """
-    for layer in _movies_among(layers):
+    for layer, _ in _movies_among(layers):
         pixel_size_nm, place = pixel_size_of_layer(layer), Place.of_layer(layer)
         if pixel_size_nm is None or place.frame_axis is None:
             continue
@@ -232,13 +237,17 @@ def place_beside(info: MovieInfo, layers: Iterable[Any]) -> Place | None:
     return None
 
 
-def _movies_among(layers: Iterable[Any]) -> Iterator[Any]:
-    """The layers that are movies."""
+def _movies_among(layers: Iterable[Any]) -> Iterator[tuple[Any, Movie]]:
+    """The layers that are movies, with the movie."""
     from napari.layers import Image
 
     for layer in layers:
-        if isinstance(layer, Image) and not is_helper(layer) and why_no_movie(layer) is None:
-            yield layer
+        if isinstance(layer, Image) and not is_helper(layer):
+            try:
+                movie = movie_of_layer(layer)
+            except SmlmPbError:
+                continue
+            yield layer, movie
 
 
 def pixel_size_of_layer(layer: Any) -> float | None:
