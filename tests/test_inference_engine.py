@@ -47,11 +47,13 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-@pytest.mark.parametrize("backbone", ["residual", "paper"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"backbone": "paper"}, {"mixed_kernels": 2}], ids=["residual", "paper", "mixed"]
+)
 @pytest.mark.parametrize("psf_sigma_px", [0.8, 1.1, 1.6])
-def test_a_known_width_is_folded_into_the_weights(backbone, psf_sigma_px):
+def test_a_known_width_is_folded_into_the_weights(settings, psf_sigma_px):
     torch.manual_seed(0)
-    network = build_network(NetworkSettings(backbone=backbone, channels=16, blocks=3)).eval()
+    network = build_network(NetworkSettings(channels=16, blocks=3, **settings)).eval()
     with torch.no_grad():
         for parameter in network.parameters():  # blocks begin as the identity, modulation as nothing
             parameter.add_(0.1 * torch.randn_like(parameter))

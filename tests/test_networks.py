@@ -202,6 +202,41 @@ def test_names_of_the_weights_stay():
     assert set(a_network(backbone="paper").state_dict()) == layers | {"head.weight", "head.bias"}
 
 
+def mixed(told="arrangement", **settings):
+    """A network whose kernels depend on what it is told, as after some training."""
+    network = a_network(told=told, mixed_kernels=3, **settings)
+    generator = torch.Generator().manual_seed(5)
+    for block in network.backbone.blocks:
+        for convolution in (block.first, block.second):
+            convolution.further.data = 0.1 * torch.randn(convolution.further.shape, generator=generator)
+    return network
+
+
+POPULATIONS = torch.tensor([[900.0, 700, 1200, 0.01, 0.02], [4000.0, 1000, 9000, 0.05, 0.05], [torch.nan] * 5])
+
+
+@torch.inference_mode()
+def test_every_image_of_a_batch_has_the_kernels_of_its_own_conditions():
+    network = mixed()
+    image, width = an_image(20, 16, batch=3), torch.tensor([0.9, 1.1, 1.6])
+    together = network(image, width, POPULATIONS)
+    for k in range(3):
+        alone = network(image[k : k + 1], width[k : k + 1], POPULATIONS[k : k + 1])
+        assert_same([values[k : k + 1] for values in together], alone)
+    other = network(image, width.flip(0), POPULATIONS.flip(0))
+    assert (together.logit - other.logit).abs().max() > 1e-2
+
+
+def test_further_kernels_begin_as_nothing_and_learn():
+    network = a_network(mixed_kernels=3, spread=False)
+    convolution = network.backbone.blocks[0].first
+    features, condition = torch.rand(2, SMALL["channels"], 9, 9), torch.rand(2, network.backbone.embedding.out_features)
+    found = convolution(features, condition)
+    torch.testing.assert_close(found, torch.nn.Conv2d.forward(convolution, features))
+    found.square().sum().backward()
+    assert (convolution.further.grad.abs().amax(dim=1) > 0).all()
+
+
 def test_same_seed_same_network():
     first, second, other = (a_network(seed).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -216,6 +251,7 @@ def test_same_seed_same_network():
         {"blocks": 0},
         {"n_candidates": 9},
         {"reach_px": 0.4},
+        {"mixed_kernels": -1},
         {"start_logit": math.nan},
         {"width": 8},
     ],

@@ -776,6 +776,22 @@ def test_a_run_that_starts_from_a_model_may_be_deeper(tmp_path, finished):
         run(tmp_path / "shallower", tiny(start_from=str(result.model_folder), network=shallower))
 
 
+def test_a_run_that_starts_from_a_model_may_mix_kernels(tmp_path, finished):
+    """Further kernels are nothing at first; a network cannot lose them, or get others."""
+    start = finished[1].model_folder
+    network = {**tiny().network.model_dump(), "mixed_kernels": 2}
+    result = run(tmp_path / "mixed", tiny(steps=1, learning_rate=1e-9, start_from=str(start), network=network))
+    before, after = (load_model(folder, "cpu").network for folder in (start, result.model_folder))
+    image, width = torch.rand(1, 1, 16, 16) * 100, torch.full((1,), 1.2)
+    with torch.no_grad():
+        one, two = before(image, width), after(image, width)
+    assert all(torch.allclose(a, b, atol=1e-3) for a, b in zip(one, two, strict=True))
+    for kernels in (0, 3):
+        other = tiny(start_from=str(result.model_folder), network={**network, "mixed_kernels": kernels})
+        with pytest.raises(ConfigurationError, match=r"start_from .* copy these values"):
+            run(tmp_path / f"{kernels}", other)
+
+
 def test_a_run_can_start_from_a_model(tmp_path, finished):
     start = finished[1].model_folder
     second = tiny(name="second", steps=1, learning_rate=1e-9, start_from=str(start))

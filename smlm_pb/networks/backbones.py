@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from smlm_pb.networks.condition import ConditionEmbedding
+from smlm_pb.networks.mixed_convolution import MixedConvolution
 
 
 class Backbone(Protocol):
@@ -26,26 +27,39 @@ class Backbone(Protocol):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions beside an identity, modulated by the imaging conditions (Perez et al., AAAI 2018)."""
+    """Two convolutions beside an identity, modulated by the imaging conditions (Perez et al., AAAI 2018).
 
-    def __init__(self, channels: int, dilation: int, n_conditions: int = 2) -> None:
+    Parameters
+    ----------
+    channels : int
+        Width.
+    dilation : int
+        Of the second convolution.
+    n_conditions : int
+        Features that describe the conditions.
+    kernels : int
+        Kernels that the conditions may add to those of each convolution.
+    """
+
+    def __init__(self, channels: int, dilation: int, n_conditions: int = 2, kernels: int = 0) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.first = MixedConvolution(channels, n_conditions, kernels)
+        self.second = MixedConvolution(channels, n_conditions, kernels, dilation=dilation)
         self.modulation = nn.Linear(n_conditions, 2 * channels)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         # Blocks start as the identity, which keeps deep nets without normalisation trainable (Zhang et al., 2019).
-        for parameter in self.second.parameters():
-            nn.init.zeros_(parameter)
+        for own in (self.second.weight, self.second.bias):
+            assert own is not None
+            nn.init.zeros_(own)
         self.radius = 1 + dilation
 
     def forward(self, features: Tensor, condition: Tensor) -> Tensor:
         """Add the block's contribution to its input."""
         scale, shift = self.modulation(condition)[:, :, None, None].chunk(2, dim=1)
-        hidden = self.first(functional.silu(features))
+        hidden = self.first(functional.silu(features), condition)
         hidden = hidden * (1 + scale).to(hidden.dtype) + shift.to(hidden.dtype)
-        result: Tensor = features + self.second(functional.silu(hidden))
+        result: Tensor = features + self.second(functional.silu(hidden), condition)
         return result
 
 
@@ -62,13 +76,16 @@ class ResidualBackbone(nn.Module):
         Number of residual blocks.
     told : {"psf", "population", "arrangement"}
         What the network is told beside the image; see :mod:`smlm_pb.networks.condition`.
+    kernels : int
+        Kernels of every convolution that are mixed by what the network is told, beside its own.
     """
 
-    def __init__(self, in_channels: int, channels: int, blocks: int, told: str = "psf") -> None:
+    def __init__(self, in_channels: int, channels: int, blocks: int, told: str = "psf", kernels: int = 0) -> None:
         super().__init__()
         self.stem = nn.Conv2d(in_channels, channels, 5, padding=2)
-        self.embedding = ConditionEmbedding(told)
-        stack = [ResidualBlock(channels, 1 + index % 2, self.embedding.out_features) for index in range(blocks)]
+        self.embedding = ConditionEmbedding(told, wide=kernels > 0)
+        n_conditions = self.embedding.out_features
+        stack = [ResidualBlock(channels, 1 + index % 2, n_conditions, kernels) for index in range(blocks)]
         self.blocks = nn.ModuleList(stack)
         self.out_channels = channels
         self.radius = 2 + sum(block.radius for block in stack)

@@ -40,6 +40,13 @@ class NetworkSettings(BaseModel):
         description="what the network is told beside the image: the PSF width, or also how bright and how many the "
         "movie's molecules are, or also how crowded they lie",
     )
+    mixed_kernels: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="further kernels of every convolution of the residual net that are mixed by what it is told; "
+        "they are folded into its weights before a movie is looked at, and cost training time only",
+    )
     context_frames: int = Field(
         0, ge=0, le=1, description="frames before and after the one that is looked at, which the network sees too"
     )
@@ -86,7 +93,10 @@ def build_network(settings: NetworkSettings) -> PointNetwork:
     if settings.backbone == "paper":
         backbone, head_size = PaperBackbone(channels), 3
     else:
-        backbone, head_size = ResidualBackbone(channels, settings.channels, settings.blocks, settings.told), 1
+        backbone, head_size = (
+            ResidualBackbone(channels, settings.channels, settings.blocks, settings.told, settings.mixed_kernels),
+            1,
+        )
     if settings.read_out != "offsets":
         return MapNetwork(backbone, _finder(settings), n_candidates=settings.n_candidates)
     return OffsetRegressionNetwork(

@@ -17,6 +17,8 @@ _REFERENCE_DENSITY_PER_PX2 = 0.01
 N_PSF = 2
 N_POPULATION = {"psf": 0, "population": 5, "arrangement": 6}
 _HIDDEN, _LEARNED = 32, 16
+#: The same of the further features of networks whose kernels are mixed.
+_WIDE_HIDDEN, _WIDE_LEARNED = 96, 32
 
 
 def condition_of(psf_sigma_px: Tensor, population: Tensor | None = None) -> Tensor:
@@ -68,21 +70,22 @@ class ConditionEmbedding(nn.Module):
     told : {"psf", "population", "arrangement"}
         Networks that are told the PSF width alone have no learned features; those told the population do without the
         last number.
+    wide : bool
+        Whether further features are learned beside those.
     """
 
-    def __init__(self, told: str) -> None:
+    def __init__(self, told: str, *, wide: bool = False) -> None:
         super().__init__()
-        self.learned: nn.Sequential | None = None
         self._numbers = N_PSF + N_POPULATION[told]
-        if N_POPULATION[told]:
-            self.learned = nn.Sequential(
-                nn.Linear(self._numbers, _HIDDEN), nn.SiLU(), nn.Linear(_HIDDEN, _LEARNED), nn.SiLU()
-            )
-        self.out_features = N_PSF + (_LEARNED if self.learned is not None else 0)
+        self.learned = self._features(_HIDDEN, _LEARNED) if N_POPULATION[told] else None
+        self.further = self._features(_WIDE_HIDDEN, _WIDE_LEARNED) if wide else None
+        self.out_features = N_PSF + (_LEARNED if self.learned is not None else 0) + (_WIDE_LEARNED if wide else 0)
+
+    def _features(self, hidden: int, learned: int) -> nn.Sequential:
+        return nn.Sequential(nn.Linear(self._numbers, hidden), nn.SiLU(), nn.Linear(hidden, learned), nn.SiLU())
 
     def forward(self, condition: Tensor) -> Tensor:
         """Features (batch, out_features) of conditions (batch, 8)."""
-        width = condition[:, :N_PSF]
-        if self.learned is None:
-            return width
-        return torch.cat((width, self.learned(condition[:, : self._numbers])), dim=1)
+        known = condition[:, : self._numbers]
+        learned = [part(known) for part in (self.learned, self.further) if part is not None]
+        return torch.cat((condition[:, :N_PSF], *learned), dim=1)

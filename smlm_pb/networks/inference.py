@@ -229,9 +229,11 @@ class _FoldedBlock:
         assert first.bias is not None
         assert second.bias is not None
         layout = torch.channels_last
-        self._first = (first.weight * (1 + scale)[:, None, None, None]).to(dtype=dtype, memory_format=layout)
+        modulated = first.kernel(condition)[0] * (1 + scale)[:, None, None, None]
+        self._first = modulated.to(dtype=dtype, memory_format=layout)
         self._first_bias = (first.bias * (1 + scale) + shift).to(dtype)
-        self._second, self._second_bias = second.weight.to(dtype=dtype, memory_format=layout), second.bias.to(dtype)
+        self._second = second.kernel(condition)[0].to(dtype=dtype, memory_format=layout)
+        self._second_bias = second.bias.to(dtype)
         self._dilation = second.dilation
         self._dtype = dtype
         self.radius = 1 + int(second.dilation[0])

@@ -365,7 +365,13 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
     own = experiment.network
     told_less = N_POPULATION[own.told] < N_POPULATION[theirs.told]
     # Blocks begin as the identity: a deeper network starts with what the shallower one has learned.
-    free = {"told": own.told, "reach_px": own.reach_px, "blocks": max(own.blocks, theirs.blocks)}
+    free = {
+        "told": own.told,
+        "reach_px": own.reach_px,
+        "blocks": max(own.blocks, theirs.blocks),
+        # Further kernels begin at zero.
+        "mixed_kernels": own.mixed_kernels if theirs.mixed_kernels == 0 else theirs.mixed_kernels,
+    }
     if told_less or theirs.model_copy(update=free) != own:
         raise ConfigurationError(
             f"start_from = '{experiment.start_from}' has the network {theirs.model_dump(mode='json')}, the experiment "
