@@ -14,6 +14,8 @@ UNKNOWN_POPULATION = (math.nan,) * len(POPULATION_FIELDS)
 
 #: How many times the mean density may surround a molecule: few pairs in a sparse movie tell little.
 CROWDING_RANGE = (0.7, 50.0)
+#: Below this crowding molecules lie anywhere, and some stand alone by chance: their brightness can be measured.
+EVEN_CROWDING = 1.3
 
 
 @dataclass(frozen=True)

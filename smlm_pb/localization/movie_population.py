@@ -15,7 +15,7 @@ import numpy.typing as npt
 from smlm_pb.localization.neighbours import offsets_between, pairs_within
 from smlm_pb.localization.photometry import photon_scale
 from smlm_pb.pair_density import FARTHEST_PX, density_around
-from smlm_pb.population import CROWDING_RANGE, Population
+from smlm_pb.population import CROWDING_RANGE, EVEN_CROWDING, Population
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ _ALONE_WIDTHS = 4.0
 _ENOUGH, _LEAST_CROWDED_SHARE = 100, 0.25
 #: Where fewer stand alone because molecules keep together (density around one over mean density), those that seem to
 #: are lit by others that nobody found: their pixels tell nothing. In an even field they stand alone by chance.
-_ALONE_SHARE, _EVEN = 0.05, 1.3
+_ALONE_SHARE = 0.05
 _PERCENTILES = (16, 50, 84)
 _LEAST_RATIO = 1.02
 
@@ -119,7 +119,7 @@ def population_of(
     probability = rows["probability"].astype(np.float64)
     density = float(probability.sum()) / float(np.prod(shape))
     around = measured_density_around(rows, probability, shape)
-    trusted = len(alone) >= _ALONE_SHARE * len(found) or around < _EVEN * density
+    trusted = len(alone) >= _ALONE_SHARE * len(found) or around < EVEN_CROWDING * density
     if electrons is not None and trusted and len(alone) >= LEAST_MOLECULES:
         scale = photon_scale(found, alone, electrons * np.float32(excess), psf_sigma_px)
     chosen = found[least_crowded]

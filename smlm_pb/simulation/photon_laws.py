@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from smlm_pb.population import CROWDING_RANGE, Population
+from smlm_pb.population import CROWDING_RANGE, EVEN_CROWDING, Population
 from smlm_pb.simulation.geometry import Float64Array, choose, log_uniform
 from smlm_pb.simulation.scene_settings import SceneSettings
 
@@ -15,9 +15,9 @@ _SAMPLE = 400
 _PERCENTILES = (16, 50, 84)
 #: Measured values are not quite the true ones: relative errors (natural logarithm) of level, spread, density and
 #: crowding.
-_LEVEL_ERROR, _SPREAD_ERROR, _DENSITY_ERROR, _CROWDING_ERROR = 0.06, 0.15, 0.3, 0.12
-#: Where others overlap with a molecule it is taken for somewhat brighter than it is (natural logarithm), all the more
-#: where this many molecules per px² surround it.
+_LEVEL_ERROR, _SPREAD_ERROR, _DENSITY_ERROR, _CROWDING_ERROR = 0.03, 0.1, 0.1, 0.06
+#: Where molecules keep together and overlap, they are taken for brighter than they are (natural logarithm), all the
+#: more where this many molecules per px² surround one.
 _TOO_BRIGHT, _CROWDED_PER_PX2 = 0.05, 0.04
 _LEAST_RATIO = 1.02
 
@@ -190,6 +190,7 @@ def measured_population(
     # A generator of its own: all else that is drawn stays what it was before crowding was told.
     error = float(rng.spawn(1)[0].normal(0.0, _CROWDING_ERROR))
     around = density * float(np.clip(crowding * np.exp(error), *CROWDING_RANGE))
-    level_error += _TOO_BRIGHT * min(1.0, crowding * density_per_px2 / _CROWDED_PER_PX2)
+    if crowding >= EVEN_CROWDING:
+        level_error += _TOO_BRIGHT * min(1.0, crowding * density_per_px2 / _CROWDED_PER_PX2)
     level = middle * np.exp(level_error)
     return Population(float(level), float(level / below), float(level * above), float(density), around)
