@@ -322,10 +322,10 @@ def test_crowded_movie_takes_less_than_a_second_per_tolerance():
     truth = truth.with_columns(y=truth.y / 6)
     pred = blurred(truth, rng, 0.3, keep=0.8)
 
-    started = time.perf_counter()
+    started = time.process_time()  # what other programs do on the machine does not count
     evaluate(pred, truth)
 
-    assert time.perf_counter() - started < 4 * 1.0
+    assert time.process_time() - started < 4 * 1.0
 
 
 @pytest.mark.parametrize("n_frames", [0, 1, 2, 3, 5, 8, 100, 12_345])

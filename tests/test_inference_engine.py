@@ -154,6 +154,7 @@ def test_a_network_that_needs_its_digits_is_found_out(default):
     network = build_network(NetworkSettings(**default.card.network)).eval().requires_grad_(False)
     network.load_state_dict(default.network.state_dict())
     block, channels = network.backbone.blocks[2], network.backbone.out_channels
+    block.first.further.zero_()
     for tensor in (block.first.weight, block.first.bias):
         tensor[1] = tensor[0]
     for tensor in (block.modulation.weight, block.modulation.bias):

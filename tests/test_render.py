@@ -307,8 +307,8 @@ def test_a_million_molecules_take_seconds():
     n = 1_000_000
     locs = table(rng.uniform(0, 127, n), rng.uniform(0, 127, n), rng.uniform(0.05, 0.3, n), info)
 
-    started = time.perf_counter()
+    started = time.process_time()
     image = render(locs).image
 
     assert image.sum() == pytest.approx(n, rel=0.01)
-    assert time.perf_counter() - started < 5
+    assert time.process_time() - started < 5

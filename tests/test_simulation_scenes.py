@@ -165,9 +165,9 @@ def test_a_scene_takes_milliseconds():
     draw_scene(np.random.default_rng(0), settings, 48)
     times = []
     for i in range(30):
-        start = time.perf_counter()
+        start = time.process_time()
         draw_scene(np.random.default_rng(i), settings, 48)
-        times.append(time.perf_counter() - start)
+        times.append(time.process_time() - start)
     assert np.median(times) < 0.02  # 1.3 ms on an idle core
 
 
