@@ -151,11 +151,8 @@ def fitting_movie(layer: Any, table: Localizations) -> Movie | None:
     table : Localizations
         Molecules; tables of other programs often do not tell the movie's size, and end at the outermost molecules.
     """
-    if layer is None:
-        return None
-    try:
-        movie = movie_of_layer(layer)
-    except SmlmPbError:
+    movie = None if layer is None else _movie_or_none(layer)
+    if movie is None:
         return None
     is_same, has_room = _compared(movie, table.info)
     return movie if (is_same if table.last_step("localize") else has_room) else None
@@ -242,12 +239,16 @@ def _movies_among(layers: Iterable[Any]) -> Iterator[tuple[Any, Movie]]:
     from napari.layers import Image
 
     for layer in layers:
-        if isinstance(layer, Image) and not is_helper(layer):
-            try:
-                movie = movie_of_layer(layer)
-            except SmlmPbError:
-                continue
+        if isinstance(layer, Image) and not is_helper(layer) and (movie := _movie_or_none(layer)) is not None:
             yield layer, movie
+
+
+def _movie_or_none(layer: Any) -> Movie | None:
+    """The movie of an image layer; None where it is none."""
+    try:
+        return movie_of_layer(layer)
+    except SmlmPbError:
+        return None
 
 
 def pixel_size_of_layer(layer: Any) -> float | None:

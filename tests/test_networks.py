@@ -202,22 +202,12 @@ def test_names_of_the_weights_stay():
     assert set(a_network(backbone="paper").state_dict()) == layers | {"head.weight", "head.bias"}
 
 
-def mixed(told="arrangement", **settings):
-    """A network whose kernels depend on what it is told, as after some training."""
-    network = a_network(told=told, mixed_kernels=3, **settings)
-    generator = torch.Generator().manual_seed(5)
-    for block in network.backbone.blocks:
-        for convolution in (block.first, block.second):
-            convolution.further.data = 0.1 * torch.randn(convolution.further.shape, generator=generator)
-    return network
-
-
 POPULATIONS = torch.tensor([[900.0, 700, 1200, 0.01, 0.02], [4000.0, 1000, 9000, 0.05, 0.05], [torch.nan] * 5])
 
 
 @torch.inference_mode()
 def test_every_image_of_a_batch_has_the_kernels_of_its_own_conditions():
-    network = mixed()
+    network = a_network(told="arrangement", mixed_kernels=3)
     image, width = an_image(20, 16, batch=3), torch.tensor([0.9, 1.1, 1.6])
     together = network(image, width, POPULATIONS)
     for k in range(3):

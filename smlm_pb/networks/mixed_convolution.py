@@ -47,13 +47,10 @@ class MixedConvolution(nn.Conv2d):
         if self.mixing is None:
             return super().forward(features)
         batch, channels, height, width = features.shape
-        kernels = self.kernel(condition)
-        if batch == 1:
-            return self._conv_forward(features, kernels[0], self.bias)
         assert self.bias is not None
         mixed = functional.conv2d(
             features.reshape(1, batch * channels, height, width),
-            kernels.flatten(0, 1),
+            self.kernel(condition).flatten(0, 1),
             self.bias.repeat(batch),
             padding=self.padding,
             dilation=self.dilation,

@@ -370,7 +370,7 @@ def _load_start(network: nn.Module, experiment: Experiment) -> dict[str, Any]:
         "reach_px": own.reach_px,
         "blocks": max(own.blocks, theirs.blocks),
         # Further kernels begin at zero.
-        "mixed_kernels": own.mixed_kernels if theirs.mixed_kernels == 0 else theirs.mixed_kernels,
+        "mixed_kernels": theirs.mixed_kernels or own.mixed_kernels,
     }
     if told_less or theirs.model_copy(update=free) != own:
         raise ConfigurationError(
