@@ -1,7 +1,5 @@
 """Refinement of molecules by likelihood: it reaches the bound, says how precise it is, and knows when to stay out."""
 
-import time
-
 import numpy as np
 import pytest
 from refinement_scenes import SIGMA, crowded, isolated, network_output, table, take_picture
@@ -296,16 +294,3 @@ def test_a_reference_that_shows_a_wrong_width_stops_auto():
     assert (refine(locs, electrons, psf_sigma_px=SIGMA, reference=usual)["refinement"] == 1).any()
     stopped = usual._replace(width_error_px=0.1)
     assert not (refine(locs, electrons, psf_sigma_px=SIGMA, reference=stopped)["refinement"] == 1).any()
-
-
-def test_thousands_of_isolated_molecules_per_second():
-    rng = np.random.default_rng(20)
-    n = 4000
-    electrons, frame, x, y = isolated(rng, n)
-    locs = table(frame, x + 0.05, y - 0.05, 1000.0, 20.0, 0.1, n_frames=n, shape=(15, 15))
-    seconds = []
-    for _ in range(2):
-        began = time.process_time()
-        refine(locs, electrons, psf_sigma_px=SIGMA)
-        seconds.append(time.process_time() - began)
-    assert n / min(seconds) > 2000.0  # an idle core does 15 000 and more

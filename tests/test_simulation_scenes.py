@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 
 import numpy as np
 import pytest
@@ -158,17 +157,6 @@ def test_overlap_of_on_time_and_frame():
         assert overlap.max() <= 1
         # Rate r of switching on: on average r·mean are on at any moment, r·(1 + mean) are seen per frame.
         assert overlap.mean() == pytest.approx(mean_on / (1 + mean_on), rel=0.01)
-
-
-def test_a_scene_takes_milliseconds():
-    settings = dense("filaments")
-    draw_scene(np.random.default_rng(0), settings, 48)
-    times = []
-    for i in range(30):
-        start = time.process_time()
-        draw_scene(np.random.default_rng(i), settings, 48)
-        times.append(time.process_time() - start)
-    assert np.median(times) < 0.02  # 1.3 ms on an idle core
 
 
 def test_settings_survive_json():

