@@ -5,7 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smlm_pb.localization.crowding import reach_px, surroundings
+from smlm_pb.localization.neighbour_pull import pairs_of
 from smlm_pb.localization.neighbours import count_within, offsets_between, pairs_within, tree_of
+from smlm_pb.localization.own_light import Pixels, own_light
 
 scattered = st.lists(st.tuples(st.integers(0, 3), st.floats(-0.5, 9.5), st.floats(-0.5, 6.5)), max_size=40)
 
@@ -61,3 +64,31 @@ def test_offsets_are_those_of_the_first_from_the_second_in_double_precision(kind
         exact = [float(value) for value in rows[axis]]
         assert apart.tolist() == [exact[i] - exact[k] for i, k in zip(first, second, strict=True)]
     np.testing.assert_array_equal(dx**2 + dy**2, square)
+
+
+def test_pairs_that_are_known_already_change_nothing():
+    rng = np.random.default_rng(5)
+    n, sigma = 120, 1.1
+    rows = {
+        "frame": np.sort(rng.integers(0, 3, n)),
+        **{axis: rng.uniform(0, 14, n).astype(np.float32) for axis in "xy"},
+        "photons": rng.uniform(200, 2000, n).astype(np.float32),
+        "background": np.full(n, 10, np.float32),
+        **{name: np.full(n, 0.1, np.float32) for name in ("sigma_x", "sigma_y")},
+        "probability": rng.random(n).astype(np.float32),
+    }
+    near = pairs_within(rows, reach_px(sigma))
+    for ours, theirs in zip(surroundings(rows, sigma, near), surroundings(rows, sigma), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+    told = {"psf_sigma_px": sigma, "background_e": np.full(n, 10.0)}
+    pixels = Pixels(rng.poisson(50, (3, 15, 15)).astype(np.float32))
+    np.testing.assert_allclose(own_light(rows, pixels, pairs=near, **told), own_light(rows, pixels, **told), rtol=1e-4)
+    ours, theirs = pairs_of(rows, near=near, **told), pairs_of(rows, **told)
+    assert len(ours.receiver) == len(theirs.receiver) > n
+    assert ours.features.sum(0) == pytest.approx(theirs.features.sum(0), rel=1e-4)
+    shifted = {**rows, "x": rows["x"] + np.float32(0.1) * rng.random(n).astype(np.float32)}
+    found = pairs_within(shifted, 1.0)
+    moved = pairs_within(rows, 2.0).moved(shifted).within(1.0)
+    assert {frozenset(pair) for pair in zip(found.first, found.second, strict=True)} == {
+        frozenset(pair) for pair in zip(moved.first, moved.second, strict=True)
+    }

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import likelier_first, pairs_within
+from smlm_pb.localization.neighbours import NearPairs, likelier_first, pairs_within
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 REACH_WIDTHS = 5.0
@@ -32,7 +32,12 @@ class Surroundings(NamedTuple):
     """Distance to the nearest one that is likelier, PSF widths; :data:`REACH_WIDTHS` where none is nearer."""
 
 
-def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
+def reach_px(psf_sigma_px: npt.ArrayLike) -> float:
+    """How far away the others are that a molecule's surroundings consist of, px."""
+    return max(REACH_WIDTHS * float(np.max(psf_sigma_px)), NEAR_PX)
+
+
+def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, pairs: NearPairs | None = None) -> Surroundings:
     """Look around candidates.
 
     Parameters
@@ -41,6 +46,8 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
         Molecules or candidates with ``frame``, ``x``, ``y``, ``photons``, ``probability``.
     psf_sigma_px : float or array (n,)
         PSF width, px.
+    pairs : NearPairs, optional
+        Those within :func:`reach_px`, where they are known.
 
     Returns
     -------
@@ -52,7 +59,7 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike) -> Surroundings:
     if n < 2:
         return Surroundings(np.zeros(n), probability, light, np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS))
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
-    first, second, square = pairs_within(rows, max(REACH_WIDTHS * float(sigma.max()), NEAR_PX))
+    first, second, square = pairs_within(rows, reach_px(sigma)) if pairs is None else pairs
     in_widths = square / np.square(sigma).take(first)
     overlap = np.exp(-0.25 * in_widths)
     leader, behind = likelier_first(probability, first, second)

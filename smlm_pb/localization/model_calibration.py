@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.crowding import surroundings
+from smlm_pb.localization.crowding import reach_px, surroundings
 from smlm_pb.localization.neighbour_pull import NeighbourPull
+from smlm_pb.localization.neighbours import pairs_within
 from smlm_pb.localization.own_light import Pixels, own_light
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import StatementCalibration, Statements, geometric_mean
@@ -107,14 +108,21 @@ class ModelCalibration:
         Calibrated
         """
         place: dict[str, npt.NDArray[np.float32]] = {}
+        # Looked for once: what the pull moves by less than a precision has the same neighbours.
+        near = pairs_within(rows, reach_px(psf_sigma_px))
         if self.pull is not None:
             place["x"], place["y"] = self.pull.apart(
-                rows, psf_sigma_px=psf_sigma_px, background_e=background_e, excess_noise_factor=excess_noise_factor
+                rows,
+                psf_sigma_px=psf_sigma_px,
+                background_e=background_e,
+                excess_noise_factor=excess_noise_factor,
+                near=near,
             )
+            near = near.moved(place)
         if self.precision is None and self.statements is None:
             return Calibrated(place)
         rows = {name: rows[name] for name in _NEEDED} | place
-        around = surroundings(rows, psf_sigma_px)
+        around = surroundings(rows, psf_sigma_px, near)
         sigma = {name: rows[name] for name in ("sigma_x", "sigma_y")}
         if self.precision is not None:
             sigma = {n: self.precision.apply(Stated(v, limit_px, around.crowding)) for n, v in sigma.items()}
@@ -128,6 +136,7 @@ class ModelCalibration:
                 psf_sigma_px=psf_sigma_px,
                 background_e=background_e,
                 excess_noise_factor=excess_noise_factor,
+                pairs=near,
             )
         judged = self.statements.apply(
             Statements(

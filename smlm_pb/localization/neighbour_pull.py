@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from smlm_pb.errors import ModelError
-from smlm_pb.localization.neighbours import pairs_within
+from smlm_pb.localization.neighbours import NearPairs, pairs_within
 from smlm_pb.localization.small_network import SmallNetwork
 from smlm_pb.localization.statement_calibration import geometric_mean
 
@@ -93,12 +93,13 @@ class NeighbourPull:
         psf_sigma_px: npt.ArrayLike,
         background_e: npt.NDArray[Any],
         excess_noise_factor: float = 1.0,
+        near: NearPairs | None = None,
     ) -> tuple[Float32Array, Float32Array]:
         """Places without the pull.
 
         Parameters
         ----------
-        rows, psf_sigma_px, background_e, excess_noise_factor
+        rows, psf_sigma_px, background_e, excess_noise_factor, near
             As for :func:`pairs_of`.
 
         Returns
@@ -108,7 +109,11 @@ class NeighbourPull:
         """
         x, y = (np.asarray(rows[name], np.float32) for name in ("x", "y"))
         pairs = pairs_of(
-            rows, psf_sigma_px=psf_sigma_px, background_e=background_e, excess_noise_factor=excess_noise_factor
+            rows,
+            psf_sigma_px=psf_sigma_px,
+            background_e=background_e,
+            excess_noise_factor=excess_noise_factor,
+            near=near,
         )
         if len(pairs.receiver) == 0:
             return x, y
@@ -141,6 +146,7 @@ def pairs_of(
     psf_sigma_px: npt.ArrayLike,
     background_e: npt.NDArray[Any],
     excess_noise_factor: float = 1.0,
+    near: NearPairs | None = None,
 ) -> Pairs:
     """Describe each candidate's neighbours.
 
@@ -155,6 +161,8 @@ def pairs_of(
         Variance in a pixel under each without the molecule, read noise included, effective e⁻.
     excess_noise_factor : float
         By which photons of the rows are larger than effective ones.
+    near : NearPairs, optional
+        Those within :data:`REACH_WIDTHS`, and others, where they are known.
 
     Returns
     -------
@@ -164,10 +172,11 @@ def pairs_of(
     width = np.broadcast_to(np.asarray(psf_sigma_px, np.float32), n)
     if n < 2:
         return Pairs(np.empty(0, np.intp), np.empty((0, len(FEATURES)), np.float32), np.empty((2, 0), np.float32))
-    first, second, square = pairs_within(rows, REACH_WIDTHS * float(width.max()))
+    reach_px = REACH_WIDTHS * float(width.max())
+    first, second, square = pairs_within(rows, reach_px) if near is None else near.within(reach_px)
     in_widths = square / np.square(width).take(first)
-    near = np.flatnonzero(in_widths < REACH_WIDTHS**2)
-    first, second, in_widths = first.take(near), second.take(near), in_widths.take(near).astype(np.float32)
+    meant = np.flatnonzero(in_widths < REACH_WIDTHS**2)
+    first, second, in_widths = first.take(meant), second.take(meant), in_widths.take(meant).astype(np.float32)
     receiver, source = np.concatenate((first, second)), np.concatenate((second, first))
     step = _steps(rows, first, second)
     distance, overlap = (np.tile(one, 2) for one in (np.sqrt(in_widths), np.exp(np.float32(-0.25) * in_widths)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,30 @@ _FRAME_STEP = 1e4
 _BESIDE: tuple[tuple[int, Literal["left", "right"]], ...] = ((-1, "left"), (1, "right"))
 #: Cells for every row up to which it is quicker to count all of them than to search for some.
 _CELLS_PER_ROW = 30
+
+
+class NearPairs(NamedTuple):
+    """Pairs of rows that lie near each other in one frame, each once, in no particular order."""
+
+    first: npt.NDArray[np.intp]
+    """Index (m,) of the one row."""
+    second: npt.NDArray[np.intp]
+    """Index (m,) of the other row."""
+    square: npt.NDArray[np.float64]
+    """Their squared distance (m,), px²."""
+
+    def within(self, reach_px: float) -> NearPairs:
+        """Those that are no further apart."""
+        return self.at(np.flatnonzero(self.square <= reach_px**2))
+
+    def at(self, chosen: npt.NDArray[np.intp]) -> NearPairs:
+        """Some of the pairs."""
+        return NearPairs(self.first.take(chosen), self.second.take(chosen), self.square.take(chosen))
+
+    def moved(self, rows: Any) -> NearPairs:
+        """The same pairs where their rows are now."""
+        x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
+        return self._replace(square=squared_distance(x, y, self.first, self.second))
 
 
 def places(rows: Any) -> npt.NDArray[np.float64]:
@@ -37,9 +61,7 @@ def tree_of(rows: Any) -> cKDTree:
     return cKDTree(places(rows))
 
 
-def pairs_within(
-    rows: Any, reach_px: float
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.float64]]:
+def pairs_within(rows: Any, reach_px: float) -> NearPairs:
     """All pairs of one frame that are no further apart, each once.
 
     The rows are put into square cells as wide as the reach, so that neighbours lie in the same cell or in one of those
@@ -54,15 +76,12 @@ def pairs_within(
 
     Returns
     -------
-    array (m,), array (m,) of int
-        Indices of the two rows of each pair, in no particular order.
-    array (m,)
-        Their squared distance, px².
+    NearPairs
     """
     x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
     n = len(x)
     if n < 2:
-        return np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0)
+        return NearPairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0))
     frame = np.asarray(rows["frame"]).astype(np.int64)
     column, line = _cell(x, reach_px), _cell(y, reach_px)
     # One empty column on either side and one empty line between frames: no cell has a neighbour that is none.
@@ -74,7 +93,7 @@ def pairs_within(
     first[np.searchsorted(first, n) :] -= n
     square = squared_distance(x.take(order), y.take(order), first, second)
     near = np.flatnonzero(square <= reach_px**2)
-    return order.take(first.take(near)), order.take(second.take(near)), square.take(near)
+    return NearPairs(order.take(first.take(near)), order.take(second.take(near)), square.take(near))
 
 
 def offsets_between(

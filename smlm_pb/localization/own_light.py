@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from smlm_pb.localization.neighbours import likelier_first, pairs_within
+from smlm_pb.localization.neighbours import NearPairs, likelier_first, pairs_within
 from smlm_pb.localization.windows import cut_windows
 
 Float32Array = npt.NDArray[np.float32]
@@ -59,6 +59,7 @@ def own_light(
     psf_sigma_px: npt.ArrayLike,
     background_e: npt.NDArray[Any],
     excess_noise_factor: float = 1.0,
+    pairs: NearPairs | None = None,
 ) -> npt.NDArray[np.float64]:
     """Share of the stated photons that is on the pixels when the light of all likelier candidates is taken away.
 
@@ -77,6 +78,8 @@ def own_light(
         Variance under each in a pixel without the molecule, read noise included, effective e⁻.
     excess_noise_factor : float
         By which photons and background of the rows are larger than effective ones.
+    pairs : NearPairs, optional
+        Those whose light may fall on each other, and others, where they are known.
 
     Returns
     -------
@@ -100,7 +103,9 @@ def own_light(
     row, column = cut.rows_at[:, _HALF_PX], cut.columns_at[:, _HALF_PX]
     spot = _spots(place["y"] - row, place["x"] - column, variance[asked])
     others = np.zeros_like(spot)
-    receivers, sources = _likelier(rows, asked, float(variance.max()) ** 0.5)
+    reach_px = _HALF_PX + 0.5 + _SEEN_WIDTHS * float(variance.max()) ** 0.5
+    near = pairs_within(rows, reach_px) if pairs is None else pairs.within(reach_px)
+    receivers, sources = _likelier(probability, asked, near)
     for start in range(0, len(receivers), _PAIRS):
         receiver, source = receivers[start : start + _PAIRS], sources[start : start + _PAIRS]
         at = (y[source] - row[receiver], x[source] - column[receiver])
@@ -121,14 +126,12 @@ def own_light(
 
 
 def _likelier(
-    rows: Any, asked: npt.NDArray[np.intp], width_px: float
+    probability: npt.NDArray[Any], asked: npt.NDArray[np.intp], near: NearPairs
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Which of those that are asked (in order) sees the light of which likelier row."""
-    first, second, _ = pairs_within(rows, _HALF_PX + 0.5 + _SEEN_WIDTHS * width_px)
-    probability = np.asarray(rows["probability"])
     slot = np.full(len(probability), -1)
     slot[asked] = np.arange(len(asked))
-    source, behind = likelier_first(probability, first, second)
+    source, behind = likelier_first(probability, near.first, near.second)
     receiver = slot[behind]
     meant = np.flatnonzero(receiver >= 0)
     order = meant[np.argsort(receiver[meant], kind="stable")]
