@@ -135,6 +135,14 @@ def test_the_same_as_in_python(here, run, model):
     np.testing.assert_allclose(read_table("beads_locs.hdf5").x, expected.x, atol=1e-5)
 
 
+@pytest.mark.parametrize(("e_per_adu", "doubtful"), [(0.5, False), (30, True)])
+def test_a_wrong_gain_stands_beside_the_numbers_that_rest_on_it(here, run, e_per_adu, doubtful):
+    write(here / "beads.tif", 40)
+    camera = ("--offset-adu", "100", "--e-per-adu", str(e_per_adu), "--psf-sigma-px", "1.1")
+    _, out, _ = run("beads.tif", camera=camera)
+    assert ("camera values do not fit the noise: beads" in out) == doubtful
+
+
 # -- many movies -------------------------------------------------------------------------------------------
 
 

@@ -278,8 +278,18 @@ def _table(results: list[FileResult]) -> str:
         for row in rows
     ]  # fmt: skip
     paths = [f"written: {result.path}" for result in results] if len(results) <= 3 else []
-    outside = [line for result in results if (line := _outside(result))]
-    return "\n".join([*lines, *outside, *(paths or [f"written: {len(results)} tables in {results[0].path.parent}"])])
+    remarks = [line for result in results for line in (_doubtful(result), _outside(result)) if line]
+    return "\n".join([*lines, *remarks, *(paths or [f"written: {len(results)} tables in {results[0].path.parent}"])])
+
+
+def _doubtful(result: FileResult) -> str:
+    """One line where the camera values cannot be right: numbers, and what is outside of a range, rest on them."""
+    from smlm_pb.localization.camera_check import DOES_NOT_FIT
+
+    step = result.provenance
+    if not any(DOES_NOT_FIT in warning for warning in step["warnings"]):
+        return ""
+    return f"camera values do not fit the noise: {step['movie']['name']}; all numbers rest on them: see the warnings"
 
 
 def _outside(result: FileResult) -> str:

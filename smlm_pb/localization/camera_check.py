@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 MISFIT, ERRORS = 1.33, 4.0
 #: A gain that seems too large by this factor may be one without the electron multiplication that there is.
 _MULTIPLIED = 4.0
+#: What every warning of this kind says.
+DOES_NOT_FIT = "the noise does not fit"
 _TAKE_GAIN = "take e_per_adu from the camera's data sheet, or leave it out to have it estimated"
 _TAKE_OFFSET = "take offset_adu from the mean of a dark movie, or leave it out to have it estimated"
 _OTHERWISE = "numbers, photons and uncertainties are wrong otherwise."
@@ -53,7 +55,7 @@ def tell_wrong_variance(
     """
     e_per_adu, offset = float(np.median(camera.e_per_adu)), float(np.median(camera.offset_adu))
     said = (
-        f"Movie {name}: the noise does not fit the camera values: its variance is {ratio:.2g} times what "
+        f"Movie {name}: {DOES_NOT_FIT} the camera values: its variance is {ratio:.2g} times what "
         f"e_per_adu = {e_per_adu:g}, em_gain = {camera.em_gain:g} and offset_adu = {offset:g} imply"
     )
     by_gain = by_offset = ""
@@ -103,7 +105,7 @@ def hold_against_noise(
         if given_gain
         else f"offset_adu = {report.offset_adu:g}"
     )
-    said = f"Movie {name}: the noise does not fit {said}"
+    said = f"Movie {name}: {DOES_NOT_FIT} {said}"
     if free.e_per_adu is None or free.offset_adu is None:
         # Without contrast the noise tells only one of the two; but no camera has an offset below zero.
         error = np.hypot(report.offset_error_adu, read_noise_e * (report.adu_per_e or 0.0))
