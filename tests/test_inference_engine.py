@@ -48,9 +48,7 @@ def own_cache(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{}, {"backbone": "paper"}, {"mixed_kernels": 2}, {"cell_px": 2}],
-    ids=["residual", "paper", "mixed", "cells"],
+    "settings", [{}, {"backbone": "paper"}, {"mixed_kernels": 2}], ids=["residual", "paper", "mixed"]
 )
 @pytest.mark.parametrize("psf_sigma_px", [0.8, 1.1, 1.6])
 def test_a_known_width_is_folded_into_the_weights(settings, psf_sigma_px):
@@ -86,12 +84,10 @@ def test_tiles_and_batches_change_nothing(default, kind):
 
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=NEEDS_CARD)])
 @pytest.mark.parametrize("n_candidates", [1, 2, 3])
-@pytest.mark.parametrize("cell_px", [1, 2])
 @pytest.mark.parametrize("size", [5, 40])
-def test_chosen_pixels_are_read_out_as_all_are(n_candidates, cell_px, size, device):
+def test_chosen_pixels_are_read_out_as_all_are(n_candidates, size, device):
     torch.manual_seed(n_candidates)
-    settings = NetworkSettings(channels=16, blocks=1, n_candidates=n_candidates, cell_px=cell_px)
-    network = build_network(settings).eval().to(device)
+    network = build_network(NetworkSettings(channels=16, blocks=1, n_candidates=n_candidates)).eval().to(device)
     with torch.no_grad():
         network.head.weight.mul_(20)
         network.head.bias.add_(torch.randn_like(network.head.bias))

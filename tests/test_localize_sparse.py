@@ -8,7 +8,7 @@ from smlm_pb.camera import Camera
 from smlm_pb.localization import load_model
 from smlm_pb.localization.candidate_finder import CandidateFinder
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE
-from smlm_pb.localization.crops import cut_crops, in_whole_cells, owners
+from smlm_pb.localization.crops import cut_crops, owners
 from smlm_pb.localization.matched_filter import MatchedFilter, Places, find_peaks
 from smlm_pb.localization.neighbours import places as coordinates
 from smlm_pb.localization.neighbours import tree_of
@@ -25,9 +25,9 @@ SIGMA_PX = 1.1
 RADII = [0, 2, 3, 4]
 
 
-def network_of_random_weights(precision="float32", cell_px=1):
+def network_of_random_weights(precision="float32"):
     torch.manual_seed(0)
-    network = build_network(NetworkSettings(channels=16, blocks=3, cell_px=cell_px)).eval().requires_grad_(False)
+    network = build_network(NetworkSettings(channels=16, blocks=3)).eval().requires_grad_(False)
     for parameter in network.parameters():
         parameter.add_(0.1 * torch.randn_like(parameter))
     return FixedWidthNetwork(network, SIGMA_PX, precision=precision)
@@ -53,23 +53,20 @@ def looked_at(groups, frames, row, column):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("cell_px", [1, 2])
 @pytest.mark.parametrize("reach", [0, 3])
-def test_a_crop_tells_what_the_whole_frame_tells(precision, cell_px, reach):
-    network = network_of_random_weights(precision, cell_px)
+def test_a_crop_tells_what_the_whole_frame_tells(precision, reach):
+    network = network_of_random_weights(precision)
     batch = torch.from_numpy(spots((2, 30, 41), (0, 5, 5), (1, 20, 30)))[:, None]
     places = Places(np.array([0, 1, 1, 0, 0]), np.array([0, 20, 29, 15, 4]), np.array([0, 30, 40, 20, 39]))
-    [(places, _)] = in_whole_cells([(places, reach)], cell_px)
     with torch.inference_mode():
         whole = network.features(batch)
-        crops, inside = cut_crops(batch, places, reach + network.radius, cell_px)
+        crops, inside = cut_crops(batch, places, reach + network.radius)
         ours = network.features_of_crops(crops, inside)
     assert inside is not None
-    side = 2 * reach + cell_px
-    assert ours.shape[2:] == (side, side)
-    padded = torch.nn.functional.pad(whole, (reach + 1,) * 4)
+    assert ours.shape[2:] == (2 * reach + 1, 2 * reach + 1)
+    padded = torch.nn.functional.pad(whole, (reach,) * 4)
     for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
-        theirs = padded[frame, :, row + 1 : row + 1 + side, column + 1 : column + 1 + side]
+        theirs = padded[frame, :, row : row + 2 * reach + 1, column : column + 2 * reach + 1]
         there = (theirs != 0).any(0)
         torch.testing.assert_close(ours[k][:, there], theirs[:, there], rtol=1e-4, atol=1e-4)
 
@@ -85,26 +82,18 @@ def test_radii_of_the_layers():
     network = network_of_random_weights()
     assert network.layer_radii == [0, 1, 2, 4, 5, 6]
     assert network.radius == network.layer_radii[-1] + 1 + 2
-    in_cells = network_of_random_weights(cell_px=2)
-    assert in_cells.layer_radii == [0, 2, 4, 6, 8, 10]
-    assert in_cells.radius == in_cells.layer_radii[-1] + 2 + 2
 
 
-@pytest.mark.parametrize("cell_px", [1, 2])
-def test_every_pixel_near_a_place_has_one_owner(cell_px):
+def test_every_pixel_near_a_place_has_one_owner():
     rng = np.random.default_rng(0)
     groups = [
         (Places(rng.integers(0, 2, 30), rng.integers(0, 20, 30), rng.integers(0, 25, 30)), reach) for reach in (1, 3)
     ]
-    for (before, reach), (after, _) in zip(groups, in_whole_cells(groups, cell_px), strict=True):
-        for one, other in zip(before.indices[1:], after.indices[1:], strict=True):
-            assert ((one - other >= 0) & (one - other < cell_px) & ((other - reach) % cell_px == 0)).all()
-    groups = in_whole_cells(groups, cell_px)
     seen, wanted = np.zeros((2, 20, 25), int), np.zeros((2, 20, 25), bool)
-    for (places, reach), own in zip(groups, owners(groups, seen.shape, cell_px), strict=True):
+    for (places, reach), own in zip(groups, owners(groups, seen.shape), strict=True):
         for k, (frame, row, column) in enumerate(zip(*places.indices, strict=True)):
             top, left = max(0, row - reach), max(0, column - reach)
-            wanted[frame, top : row + reach + cell_px, left : column + reach + cell_px] = True
+            wanted[frame, top : row + reach + 1, left : column + reach + 1] = True
             for down, right in np.argwhere(own[k]) - reach:
                 seen[frame, row + down, column + right] += 1
     np.testing.assert_array_equal(seen, wanted)

@@ -120,9 +120,7 @@ def test_the_psf_width_is_seen():
 
 
 @pytest.mark.parametrize(("size", "tile"), [((41, 57), 16), ((41, 57), 23), ((30, 9), 8), ((17, 64), 64), ((9, 9), 1)])
-@pytest.mark.parametrize("settings", [{}, {"backbone": "paper"}, {"cell_px": 2}], ids=["residual", "paper", "cells"])
-def test_tiles_equal_the_whole_frame(settings, size, tile):
-    network = a_network(**settings)
+def test_tiles_equal_the_whole_frame(network, size, tile):
     image, sigma = an_image(*size, batch=2), torch.tensor([0.9, 1.4])
     with torch.inference_mode():
         assert_same(predict_tiled(network, image, sigma, tile_px=tile), network(image, sigma))
@@ -145,29 +143,6 @@ def test_the_radius_is_the_reach_of_a_pixel(network):
         assert change(row, column) > 0
     for row, column in ((0, radius + 1), (-radius - 1, 0), (radius + 1, -radius - 1)):
         assert change(row, column) == 0
-
-
-def test_cells_take_the_pixels_of_an_odd_frame_as_if_nothing_followed():
-    network, sigma = a_network(cell_px=2), torch.tensor([1.2])
-    image = an_image(21, 17)
-    with torch.inference_mode():
-        odd, even = network(image, sigma), network(torch.nn.functional.pad(image, (0, 1, 0, 1)), sigma)
-    assert odd.dx.shape[2:] == (21, 17)
-    assert_same(odd, PointField(*(maps[..., :21, :17] for maps in even)))
-
-
-def test_what_comes_out_of_a_cell_depends_on_its_surroundings_alone():
-    network, sigma = a_network(cell_px=2), torch.tensor([1.2])
-    margin = network.radius
-    image = an_image(2 * margin + 12, 2 * margin + 12)
-    part = image[..., 4:-4, 4:-4]
-    with torch.inference_mode():
-        whole, some = network(image, sigma), network(part, sigma)
-    inner = slice(margin + 4, margin + 8)
-    assert_same(
-        PointField(*(maps[..., inner, inner] for maps in whole)),
-        PointField(*(maps[..., margin : margin + 4, margin : margin + 4] for maps in some)),
-    )
 
 
 def test_a_shifted_image_has_shifted_candidates(network):

@@ -68,8 +68,8 @@ class GridBackbone(nn.Module):
         stack = [ResidualBlock(channels, dilation) for dilation in dilations]
         self.blocks = nn.ModuleList(stack)
         self.out_channels = channels
-        #: Cells that a cell's features depend on; its pixels are cells.
-        self.radius, self.cell_px = 3 + sum(block.radius for block in stack), 1
+        #: Cells that a cell's features depend on.
+        self.radius = 3 + sum(block.radius for block in stack)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Features of the cells."""

@@ -116,7 +116,7 @@ def list_candidates(
     frames, shape, tiles = 0, (0, 0), 0
     for electrons in batches:
         shape, tiles = (electrons.shape[-2], electrons.shape[-1]), 0
-        for tile in tiles_of(*shape, tile_px, network):
+        for tile in tiles_of(*shape, tile_px, network.radius):
             maps = network.features(electrons[tile.region])[tile.keep].permute(0, 2, 3, 1)
             features = maps.flatten(0, 2)
             pixel, candidate = network.likely(features, _smallest_logit(floor))
@@ -179,23 +179,20 @@ def list_candidates_at(
     """
     import torch
 
-    from smlm_pb.localization.crops import cut_crops, far_from_edges, in_whole_cells, owners
+    from smlm_pb.localization.crops import cut_crops, far_from_edges, owners
 
-    shape, cell_px = (len(electrons), *electrons.shape[-2:]), network.cell_px
+    shape = (len(electrons), *electrons.shape[-2:])
     # Those near edges take more work: in every group they come last, together.
     groups = [
-        (
-            places.at(np.argsort(~far_from_edges(places, reach + network.radius, shape[1:], cell_px), kind="stable")),
-            reach,
-        )
-        for places, reach in in_whole_cells(groups, cell_px)
+        (places.at(np.argsort(~far_from_edges(places, reach + network.radius, shape[1:]), kind="stable")), reach)
+        for places, reach in groups
     ]
     parts = []
-    for (places, reach), owned in zip(groups, owners(groups, shape, cell_px), strict=True):
+    for (places, reach), owned in zip(groups, owners(groups, shape), strict=True):
         own = torch.from_numpy(owned).to(electrons.device)[..., None]
         for start in range(0, len(places), _CROPS):
             some = places.at(slice(start, start + _CROPS))
-            crops, inside = cut_crops(electrons, some, reach + network.radius, cell_px)
+            crops, inside = cut_crops(electrons, some, reach + network.radius)
             features = network.features_of_crops(crops, inside).permute(0, 2, 3, 1)
             listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + _CROPS]
             number, down, right, candidate = listed.nonzero(as_tuple=True)

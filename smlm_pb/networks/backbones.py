@@ -1,13 +1,11 @@
-"""Backbones: image in, features out, one feature vector per pixel.
+"""Full-resolution backbones: image in, features out, one feature vector per pixel.
 
-No normalisation layers: what comes out of a cell of ``cell_px`` pixels depends on its surroundings within ``radius``
-pixels and on nothing else, so that an image may be cut into overlapping tiles of whole cells without changing the
-result.
+No normalisation layers and no striding: the output at a pixel depends on its surroundings within ``radius`` pixels
+and on nothing else, so that an image may be cut into overlapping tiles without changing the result.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Protocol
 
 import torch
@@ -17,18 +15,12 @@ from torch.nn import functional
 from smlm_pb.networks.condition import ConditionEmbedding
 from smlm_pb.networks.mixed_convolution import MixedConvolution
 
-#: How far the first layer looks beyond a pixel, or a cell, px.
-_STEM_MARGIN_PX = 2
-
 
 class Backbone(Protocol):
     """What the head needs to know of a backbone."""
 
     out_channels: int
-    #: What the surroundings of a cell must have on all sides for its features to be those of the whole image, px.
     radius: int
-    #: Side of the cells that an image is cut into from its first pixel on, px.
-    cell_px: int
 
     def __call__(self, image: Tensor, condition: Tensor) -> Tensor:
         """Features ``(batch, out_channels, height, width)``."""
@@ -71,15 +63,8 @@ class ResidualBlock(nn.Module):
         return result
 
 
-#: Features of each pixel of a cell.
-_APART_CHANNELS = 16
-
-
 class ResidualBackbone(nn.Module):
-    """Stem, residual blocks, and where those look at cells of several pixels, a layer that tells the pixels apart.
-
-    Blocks that look at single pixels look two pixels wide every other time. Cells of 2×2 pixels take a fourth of the
-    work at the same width.
+    """5×5 stem and residual blocks at full resolution; every other block looks two pixels wide.
 
     Parameters
     ----------
@@ -93,52 +78,27 @@ class ResidualBackbone(nn.Module):
         What the network is told beside the image; see :mod:`smlm_pb.networks.condition`.
     kernels : int
         Kernels of every convolution that are mixed by what the network is told, beside its own.
-    cell_px : int
-        Side of what the residual blocks take for one pixel, px.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        channels: int,
-        blocks: int,
-        told: str = "psf",
-        kernels: int = 0,
-        cell_px: int = 1,
-    ) -> None:
+    def __init__(self, in_channels: int, channels: int, blocks: int, told: str = "psf", kernels: int = 0) -> None:
         super().__init__()
-        self.cell_px = cell_px
-        self.stem = nn.Conv2d(in_channels, channels, _STEM_MARGIN_PX * 2 + cell_px, cell_px, _STEM_MARGIN_PX)
+        self.stem = nn.Conv2d(in_channels, channels, 5, padding=2)
         self.embedding = ConditionEmbedding(told, wide=kernels > 0)
         n_conditions = self.embedding.out_features
-        dilations = [1 + index % 2 if cell_px == 1 else 1 for index in range(blocks)]
-        stack = [ResidualBlock(channels, dilation, n_conditions, kernels) for dilation in dilations]
+        stack = [ResidualBlock(channels, 1 + index % 2, n_conditions, kernels) for index in range(blocks)]
         self.blocks = nn.ModuleList(stack)
-        self.apart = nn.Conv2d(channels, cell_px**2 * _APART_CHANNELS, 1) if cell_px > 1 else None
-        self.out_channels = channels if self.apart is None else _APART_CHANNELS
-        self.stem_radius = math.ceil(_STEM_MARGIN_PX / cell_px)
-        self.radius = (self.stem_radius + sum(block.radius for block in stack)) * cell_px
+        self.out_channels = channels
+        self.radius = 2 + sum(block.radius for block in stack)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:
         """Features of the image."""
         # The stem sees differences of a few counts on a large background: never in reduced precision.
         with torch.autocast(image.device.type, enabled=False):
-            features = self.stem(self.whole_cells(image))
+            features = self.stem(image)
             embedded = self.embedding(condition)
         for block in self.blocks:
             features = block(features, embedded)
-        return self.by_pixel(functional.silu(features))[..., : image.shape[-2], : image.shape[-1]]
-
-    def whole_cells(self, image: Tensor) -> Tensor:
-        """The image with zeros up to the next whole cells."""
-        down, right = (-size % self.cell_px for size in image.shape[-2:])
-        return functional.pad(image, (0, right, 0, down)) if down or right else image
-
-    def by_pixel(self, features: Tensor) -> Tensor:
-        """Features of the pixels from those of cells, both after the nonlinearity."""
-        if self.apart is None:
-            return features
-        return functional.pixel_shuffle(functional.silu(self.apart(features)), self.cell_px)
+        return functional.silu(features)
 
 
 class PaperBackbone(nn.Module):
@@ -157,7 +117,7 @@ class PaperBackbone(nn.Module):
         self.layers = nn.ModuleList(
             nn.Conv2d(a, b, size, padding=size // 2) for a, b, size in zip(widths, widths[1:], sizes, strict=False)
         )
-        self.out_channels, self.cell_px = 32, 1
+        self.out_channels = 32
         self.radius = sum(size // 2 for size in sizes)
 
     def forward(self, image: Tensor, condition: Tensor) -> Tensor:

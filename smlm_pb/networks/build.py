@@ -47,12 +47,6 @@ class NetworkSettings(BaseModel):
         description="further kernels of every convolution of the residual net that are mixed by what it is told; "
         "they are folded into its weights before a movie is looked at, and cost training time only",
     )
-    cell_px: int = Field(
-        1,
-        ge=1,
-        le=2,
-        description="side of what the blocks of the residual net take for one pixel, px: 2 takes a fourth of the work",
-    )
     context_frames: int = Field(
         0, ge=0, le=1, description="frames before and after the one that is looked at, which the network sees too"
     )
@@ -100,14 +94,7 @@ def build_network(settings: NetworkSettings) -> PointNetwork:
         backbone, head_size = PaperBackbone(channels), 3
     else:
         backbone, head_size = (
-            ResidualBackbone(
-                channels,
-                settings.channels,
-                settings.blocks,
-                settings.told,
-                settings.mixed_kernels,
-                settings.cell_px,
-            ),
+            ResidualBackbone(channels, settings.channels, settings.blocks, settings.told, settings.mixed_kernels),
             1,
         )
     if settings.read_out != "offsets":

@@ -54,7 +54,7 @@ class FixedWidthNetwork:
         population: Population | None = None,
         precision: str = "float32",
     ) -> None:
-        self._network, self.radius, self.cell_px = network, network.radius, network.cell_px
+        self._network, self.radius = network, network.radius
         self._dtype = torch.bfloat16 if precision == _BFLOAT16 else torch.float32
         self._precision = precision
         backbone = network.backbone
@@ -92,19 +92,18 @@ class FixedWidthNetwork:
         for block in reversed(self._blocks or []):
             radii += [after, after + block.radius - 1]
             after += block.radius
-        return [radius * self.cell_px for radius in radii]
+        return radii
 
     def features(self, electrons: Tensor) -> Tensor:
         """What the last layer sees: ``(batch, channels, height, width)``, float32, channels last in memory."""
         backbone = self._network.backbone
         assert isinstance(backbone, ResidualBackbone)
         assert self._blocks is not None
-        image = backbone.whole_cells(scale_frames(electrons, self._network.context_frames))
+        image = scale_frames(electrons, self._network.context_frames)
         features = backbone.stem(image.contiguous(memory_format=torch.channels_last))
         for block in self._blocks:
             features += block(features)
-        height, width = electrons.shape[-2:]
-        return backbone.by_pixel(functional.silu(features, inplace=True))[..., :height, :width]
+        return functional.silu(features, inplace=True)
 
     def features_of_crops(self, crops: Tensor, inside: Tensor | None = None) -> Tensor:
         """The same for the middle of crops: every layer computes only what the next one needs.
@@ -113,7 +112,6 @@ class FixedWidthNetwork:
         ----------
         crops : Tensor (m, 1, side, side)
             Photo-electrons, with a margin of :attr:`radius` around the pixels that are asked for; 0 beyond the frame.
-            Whole cells of the frame.
         inside : Tensor (m, 1, side, side), optional
             1 in the frame and 0 beyond it, where crops reach beyond.
 
@@ -126,15 +124,14 @@ class FixedWidthNetwork:
         assert isinstance(backbone, ResidualBackbone)
         assert self._blocks is not None
         image = scale_frames(crops, self._network.context_frames).contiguous(memory_format=torch.channels_last)
-        features = functional.conv2d(image, backbone.stem.weight, backbone.stem.bias, backbone.stem.stride)
-        if inside is not None:  # a cell is there if its first pixel is
-            inside = _shrink(inside[..., :: self.cell_px, :: self.cell_px], backbone.stem_radius)
+        features = functional.conv2d(image, backbone.stem.weight, backbone.stem.bias)
+        inside = _shrink(inside, (backbone.stem.kernel_size[0] - 1) // 2)
         for block in self._blocks:
             # What lies beyond the frame is nothing to every layer, not what the layer before makes of nothing.
             features = features if inside is None else features * inside
             features = _shrink(features, block.radius) + block.of_crops(features, inside)
             inside = _shrink(inside, block.radius)
-        return backbone.by_pixel(functional.silu(features, inplace=True))
+        return functional.silu(features, inplace=True)
 
     def logits(self, features: Tensor) -> Tensor:
         """Existence logits ``(..., n)`` of the candidates of pixels with features ``(..., channels)``."""

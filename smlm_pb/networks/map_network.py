@@ -99,7 +99,7 @@ class MapNetwork(nn.Module):
         self.slope = nn.Parameter(torch.tensor(_START_SLOPE))
         self.bias = nn.Parameter(torch.tensor(_START_SLOPE * math.log(2)))
         self.context_frames = 0
-        self.radius, self.cell_px = backbone.radius + 2 + finder.margin_px, backbone.cell_px
+        self.radius = backbone.radius + 2 + finder.margin_px
         with torch.no_grad():
             self.head.weight.mul_(0.1)
             self.described.weight.mul_(0.5)

@@ -62,7 +62,7 @@ class OffsetRegressionNetwork(nn.Module):
         self.reach_px = reach_px
         maps = _MAPS_PER_CANDIDATE * n_candidates + 1
         self.head = nn.Conv2d(backbone.out_channels, maps, head_size, padding=head_size // 2)
-        self.radius, self.cell_px = backbone.radius + head_size // 2, backbone.cell_px
+        self.radius = backbone.radius + head_size // 2
         with torch.no_grad():
             # Offsets start near zero and precision near its typical value. The candidates of one pixel must differ:
             # between equals the counting loss has no slope, and random weights alone break the tie only slowly.

@@ -16,8 +16,6 @@ class Predictor(Protocol):
 
     #: How far a pixel of the image reaches, px.
     radius: int
-    #: Side of the cells that it cuts images into, px.
-    cell_px: int
 
     def __call__(self, electrons: Tensor, psf_sigma_px: Tensor, /) -> PointField:
         """Candidates of every pixel."""
@@ -36,7 +34,7 @@ def predict_tiled(network: Predictor, electrons: Tensor, psf_sigma_px: Tensor, *
     psf_sigma_px : Tensor (batch,)
         PSF width, px.
     tile_px : int
-        Side of the region that each tile contributes, px; made up to whole cells.
+        Side of the region that each tile contributes, px.
 
     Returns
     -------
@@ -48,7 +46,7 @@ def predict_tiled(network: Predictor, electrons: Tensor, psf_sigma_px: Tensor, *
         result: PointField = network(electrons, psf_sigma_px)
         return result
     rows: dict[int, list[PointField]] = {}
-    for tile in tiles_of(height, width, tile_px, network):
+    for tile in tiles_of(height, width, tile_px, network.radius):
         field: PointField = network(electrons[tile.region], psf_sigma_px)
         rows.setdefault(tile.top, []).append(PointField(*(m[tile.keep] for m in field)))
     joined = [PointField(*(torch.cat(maps, dim=-1) for maps in zip(*row, strict=True))) for row in rows.values()]
@@ -67,19 +65,18 @@ class Tile(NamedTuple):
     keep: tuple[Any, slice, slice]
 
 
-def tiles_of(height: int, width: int, tile_px: int, network: Predictor) -> Iterator[Tile]:
-    """Cut a frame into tiles of whole cells, row by row, each with a margin as far as the frame reaches.
+def tiles_of(height: int, width: int, tile_px: int, margin: int) -> Iterator[Tile]:
+    """Cut a frame into tiles, row by row, each with a margin as far as the frame reaches.
 
     Parameters
     ----------
     height, width : int
         Size of the frame, px.
     tile_px : int
-        Side of the region that each tile contributes, px; made up to whole cells.
-    network : Predictor
-        What the tiles are for.
+        Side of the region that each tile contributes, px.
+    margin : int
+        Width of the margin, px.
     """
-    tile_px, margin = (size + -size % network.cell_px for size in (tile_px, network.radius))
     for top in range(0, height, tile_px):
         for left in range(0, width, tile_px):
             y0, x0 = max(0, top - margin), max(0, left - margin)
