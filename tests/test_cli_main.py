@@ -46,7 +46,7 @@ def python(code, *arguments, **options):
         [sys.executable, "-c", code, *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
         **options,
     )
@@ -225,7 +225,7 @@ sys.exit(cli.main(["fake"]))
     script = tmp_path / "fake.py"
     script.write_text(code)
     shell = f'"{sys.executable}" "{script}" | head -n 2; exit ${{PIPESTATUS[0]}}'
-    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "row 0\nrow 1\n", "")
 
 

@@ -192,7 +192,7 @@ sys.exit(main(sys.argv[1:]))
         try:
             assert "waiting for up to" in process.stderr.readline()
             process.send_signal(end)
-            assert process.wait(10) == 130
+            assert process.wait(120) == 130
         finally:
             process.kill()
 

@@ -15,7 +15,7 @@ OPTIONS = {"convergence": ["--steps", "60"]}
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
 def test_example_runs_and_leaves_a_result(script, tmp_path):
     command = [sys.executable, str(script), *OPTIONS.get(script.stem, [])]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     assert list(tmp_path.iterdir())
     if script.stem == "five_lines":

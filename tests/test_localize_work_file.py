@@ -192,7 +192,7 @@ def test_pressing_ctrl_c_again_does_not_leave_the_thread_behind():
 
     def source():
         yield 0
-        pressed.wait(20)
+        pressed.wait(60)
         time.sleep(0.2)  # the item is still in production when the key is pressed
         yield 1
 
@@ -200,7 +200,7 @@ def test_pressing_ctrl_c_again_does_not_leave_the_thread_behind():
     assert next(items) == 0
 
     def press():
-        items._unwanted.wait(20)
+        items._unwanted.wait(60)
         time.sleep(0.1)  # closing has begun; now it waits
         os.kill(os.getpid(), signal.SIGINT)
         pressed.set()

@@ -564,7 +564,7 @@ def tiny_experiment(**changes):
     )
 
 
-def wait_for_training(run, limit_s=120.0):
+def wait_for_training(run, limit_s=600.0):
     end = time.monotonic() + limit_s
     while run.state().running:
         assert time.monotonic() < end

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hand_made_model import make_model
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(900)]
 
 pytest.importorskip("napari", reason="napari is not installed: pip install 'smlm-pb[napari]'")
 

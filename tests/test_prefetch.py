@@ -24,7 +24,7 @@ def test_results_come_in_the_order_of_the_items():
 
 
 def test_every_thread_has_its_own_work():
-    both = threading.Barrier(2, timeout=5)
+    both = threading.Barrier(2, timeout=60)
 
     def member(name):
         return lambda k: (both.wait(), name)[1]
@@ -72,7 +72,7 @@ def test_a_wish_to_stop_is_heard_while_waiting():
 
     def work(k):
         started.set()
-        go.wait(5)
+        go.wait(60)
         return k
 
     with Workers(iter(range(9)), [work] * 2, ahead=1) as results:

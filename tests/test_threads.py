@@ -92,7 +92,7 @@ def test_processor_time_is_held_against_the_clock(model, monkeypatch):
     """Three threads at a time, each of which has a processor half of the time."""
 
     def one_pass(_, start):
-        start.wait(5.0)
+        start.wait(60.0)
         return 100.0, 100.2, 0.1
 
     monkeypatch.setattr(threads, "_pass", one_pass)

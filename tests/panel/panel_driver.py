@@ -1,6 +1,6 @@
 """Drives the real panel as a user does."""
 
-LIMIT_MS = 60_000
+LIMIT_MS = 180_000
 CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5, "pixel_size_nm": 100.0}
 
 

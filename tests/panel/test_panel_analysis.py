@@ -6,7 +6,7 @@ from panel_driver import LIMIT_MS, errors, plugin_settings, run_to_the_end
 
 from smlm_pb.localizations import Localizations
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_quality_links_comparison_and_report(sample_panel, viewer, qtbot, tmp_path):

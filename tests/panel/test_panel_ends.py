@@ -6,7 +6,7 @@ from panel_driver import LIMIT_MS, errors, run_to_the_end, start_and_wait_for_fr
 
 import smlm_pb
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_cancel_keeps_what_is_there_and_says_so(panel, viewer, qtbot, notes, one_frame_blocks):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from panel_driver import LIMIT_MS, errors
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_camera_is_measured_and_what_is_typed_wins(panel, qtbot):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from panel_driver import LIMIT_MS, run_to_the_end
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_nothing_is_cut_off_on_a_small_screen(panel, qtbot):

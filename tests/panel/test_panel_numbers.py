@@ -2,7 +2,7 @@
 
 import pytest
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 @pytest.mark.parametrize("language", ["de_DE", "en_US", "fr_FR"])

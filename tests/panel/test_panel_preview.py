@@ -5,7 +5,7 @@ import pytest
 from hand_made_model import PSF_SIGMA_PX, make_movie
 from panel_driver import CAMERA, LIMIT_MS, open_panel, run_to_the_end
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_live_preview_follows_the_frame_and_the_threshold(panel, viewer, qtbot):

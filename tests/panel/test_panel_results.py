@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from panel_driver import LIMIT_MS, run_to_the_end
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_image_is_drawn_anew_by_settings_and_by_zoom(panel, viewer, qtbot):

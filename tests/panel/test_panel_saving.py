@@ -6,7 +6,7 @@ from panel_driver import LIMIT_MS, errors, run_to_the_end
 
 from smlm_pb.formats import read_table, sniff
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 THUNDERSTORM = "ThunderSTORM (*.csv)"
 

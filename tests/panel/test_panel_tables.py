@@ -9,7 +9,7 @@ from panel_driver import CAMERA, LIMIT_MS, errors, run_to_the_end
 
 from smlm_pb.localizations import MovieInfo
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hand_made_model import make_model
 from panel_driver import LIMIT_MS
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_ranges_are_filled_and_a_trained_model_is_chosen(panel, qtbot, monkeypatch, tmp_path):

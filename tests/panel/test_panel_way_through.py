@@ -7,7 +7,7 @@ from panel_driver import CAMERA, LIMIT_MS, errors, plugin_settings, run_to_the_e
 import smlm_pb
 from smlm_pb.localizations import Localizations
 
-pytestmark = [pytest.mark.gui, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.gui, pytest.mark.timeout(600)]
 
 
 def test_from_the_sample_to_molecules_image_and_a_saved_table(sample_panel, viewer, qtbot, notes, tmp_path):
