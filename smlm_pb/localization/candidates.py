@@ -25,8 +25,8 @@ DEFAULT_FLOOR = 0.05
 _NEGLIGIBLE = 0.05
 #: The head is free to say anything of what it hardly believes in; this is far brighter than any molecule or bead.
 _MOST_LOG_PHOTONS = 16.0
-#: Pixels of the crops that the network sees at a time: their features fit in the cache.
-_CROPPED_PX = 24_000
+#: Crops that the network sees at a time: their features fit in the cache.
+_CROPS = 128
 #: One candidate as it lies in memory and in the work file.
 CANDIDATE_DTYPE = np.dtype([(name, COLUMN_BY_NAME[name].dtype) for name in CORE_COLUMNS])
 
@@ -190,13 +190,11 @@ def list_candidates_at(
     parts = []
     for (places, reach), owned in zip(groups, owners(groups, shape), strict=True):
         own = torch.from_numpy(owned).to(electrons.device)[..., None]
-        margin = reach + network.radius
-        at_once = max(1, _CROPPED_PX // (2 * margin + 1) ** 2)
-        for start in range(0, len(places), at_once):
-            some = places.at(slice(start, start + at_once))
-            crops, inside = cut_crops(electrons, some, margin)
+        for start in range(0, len(places), _CROPS):
+            some = places.at(slice(start, start + _CROPS))
+            crops, inside = cut_crops(electrons, some, reach + network.radius)
             features = network.features_of_crops(crops, inside).permute(0, 2, 3, 1)
-            listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + at_once]
+            listed = (network.logits(features) >= _smallest_logit(floor)) & own[start : start + _CROPS]
             number, down, right, candidate = listed.nonzero(as_tuple=True)
             frame, row, column = (torch.from_numpy(index).to(number.device)[number] for index in some.indices)
             row, column = row + down - reach, column + right - reach
