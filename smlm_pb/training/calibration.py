@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 
 from smlm_pb.evaluation.matching import match_likeliest
-from smlm_pb.localization.crowding import Surroundings, surroundings
+from smlm_pb.localization.crowding import Surroundings, reach_px, surroundings
 from smlm_pb.localization.model_calibration import ModelCalibration
 from smlm_pb.localization.neighbour_pull import NeighbourPull
-from smlm_pb.localization.neighbours import places, tree_of
+from smlm_pb.localization.neighbours import pairs_within, places, tree_of
 from smlm_pb.localization.own_light import Pixels, own_light
 from smlm_pb.localization.sigma_calibration import SigmaCalibration, Stated
 from smlm_pb.localization.statement_calibration import (
@@ -131,16 +131,19 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
     width = np.array([scene.psf_sigma_px for scene in drawn])[frame]
     background = found["background"].clip(0) + np.array([scene.read_noise_e for scene in drawn])[frame] ** 2
     pull = fit_pull(found, _compared(found, truth)[0], psf_sigma_px=width, background_e=background)
+    near = pairs_within(found, reach_px(width))
     if pull is not None:
-        x, y = pull.apart(found, psf_sigma_px=width, background_e=background)
+        x, y = pull.apart(found, psf_sigma_px=width, background_e=background, near=near)
         found = found.with_columns(x=x, y=y)
+        near = near.moved(found)
+    pixels = Pixels(np.stack([scene.electrons for scene in drawn]))
     return _Seen(
         found,
         width,
         background,
         mortensen_mle(found["photons"].clip(1.0), background, width),
-        surroundings(found, width),
-        own_light(found, Pixels(np.stack([s.electrons for s in drawn])), psf_sigma_px=width, background_e=background),
+        surroundings(found, width, near),
+        own_light(found, pixels, psf_sigma_px=width, background_e=background, pairs=near),
         populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
         *_compared(found, truth),
         pull,
