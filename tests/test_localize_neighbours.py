@@ -82,7 +82,7 @@ def test_pairs_that_are_known_already_change_nothing():
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     told = {"psf_sigma_px": sigma, "background_e": np.full(n, 10.0)}
     pixels = Pixels(rng.poisson(50, (3, 15, 15)).astype(np.float32))
-    np.testing.assert_allclose(own_light(rows, pixels, pairs=near, **told), own_light(rows, pixels, **told), rtol=1e-4)
+    np.testing.assert_allclose(own_light(rows, pixels, near=near, **told), own_light(rows, pixels, **told), rtol=1e-4)
     ours, theirs = pairs_of(rows, near=near, **told), pairs_of(rows, **told)
     assert len(ours.receiver) == len(theirs.receiver) > n
     assert ours.features.sum(0) == pytest.approx(theirs.features.sum(0), rel=1e-4)
@@ -92,3 +92,12 @@ def test_pairs_that_are_known_already_change_nothing():
     assert {frozenset(pair) for pair in zip(found.first, found.second, strict=True)} == {
         frozenset(pair) for pair in zip(moved.first, moved.second, strict=True)
     }
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_no_or_one_candidate_has_no_surroundings(n):
+    rows = {name: np.ones(n, np.float32) for name in ("frame", "x", "y", "photons", "probability")}
+    width = np.full(n, 1.1)
+    near = pairs_within(rows, reach_px(width))
+    assert len(near.first) == len(near.moved(rows).within(1.0).first) == 0
+    assert len(surroundings(rows, width, near).crowding) == n

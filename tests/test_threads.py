@@ -117,7 +117,5 @@ def test_any_number_of_threads_lists_the_same_in_a_sample(model, count):
 
 def test_the_measurement_names_a_number_of_threads(model):
     torch.set_num_threads(4)
-    threads.fit_threads(model)
     threads.use_threads(None)
-    torch.set_num_threads(4)
     assert 1 <= threads.fit_threads(model) <= 4

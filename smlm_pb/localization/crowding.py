@@ -34,10 +34,10 @@ class Surroundings(NamedTuple):
 
 def reach_px(psf_sigma_px: npt.ArrayLike) -> float:
     """How far away the others are that a molecule's surroundings consist of, px."""
-    return max(REACH_WIDTHS * float(np.max(psf_sigma_px)), NEAR_PX)
+    return max(REACH_WIDTHS * float(np.max(psf_sigma_px, initial=0.0)), NEAR_PX)
 
 
-def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, pairs: NearPairs | None = None) -> Surroundings:
+def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, near: NearPairs | None = None) -> Surroundings:
     """Look around candidates.
 
     Parameters
@@ -46,8 +46,8 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, pairs: NearPairs | None
         Molecules or candidates with ``frame``, ``x``, ``y``, ``photons``, ``probability``.
     psf_sigma_px : float or array (n,)
         PSF width, px.
-    pairs : NearPairs, optional
-        Those within :func:`reach_px`, where they are known.
+    near : NearPairs, optional
+        Pairs within :func:`reach_px`, where they are known.
 
     Returns
     -------
@@ -59,7 +59,8 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, pairs: NearPairs | None
     if n < 2:
         return Surroundings(np.zeros(n), probability, light, np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS))
     sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
-    first, second, square = pairs_within(rows, reach_px(sigma)) if pairs is None else pairs
+    near = pairs_within(rows, reach_px(sigma)) if near is None else near
+    first, second, square = near
     in_widths = square / np.square(sigma).take(first)
     overlap = np.exp(-0.25 * in_widths)
     leader, behind = likelier_first(probability, first, second)
@@ -67,8 +68,7 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, pairs: NearPairs | None
     falling = led + _summed(leader, overlap * light.take(behind), n)
     nearest = np.full(n, REACH_WIDTHS**2)
     np.minimum.at(nearest, behind, in_widths)
-    near = np.flatnonzero(square <= NEAR_PX**2)
-    first, second = first.take(near), second.take(near)
+    first, second, _ = near.within(NEAR_PX)
     own = np.maximum(photons, 1e-9)
     return Surroundings(
         falling / own,

@@ -108,8 +108,9 @@ class ModelCalibration:
         Calibrated
         """
         place: dict[str, npt.NDArray[np.float32]] = {}
-        # Looked for once: what the pull moves by less than a precision has the same neighbours.
-        near = pairs_within(rows, reach_px(psf_sigma_px))
+        judges = self.precision is not None or self.statements is not None
+        # Looked for once: the pull moves candidates by less than their neighbours are looked for around them.
+        near = pairs_within(rows, reach_px(psf_sigma_px)) if judges else None
         if self.pull is not None:
             place["x"], place["y"] = self.pull.apart(
                 rows,
@@ -118,10 +119,10 @@ class ModelCalibration:
                 excess_noise_factor=excess_noise_factor,
                 near=near,
             )
-            near = near.moved(place)
-        if self.precision is None and self.statements is None:
+        if near is None:
             return Calibrated(place)
         rows = {name: rows[name] for name in _NEEDED} | place
+        near = near.moved(rows) if place else near
         around = surroundings(rows, psf_sigma_px, near)
         sigma = {name: rows[name] for name in ("sigma_x", "sigma_y")}
         if self.precision is not None:
@@ -136,7 +137,7 @@ class ModelCalibration:
                 psf_sigma_px=psf_sigma_px,
                 background_e=background_e,
                 excess_noise_factor=excess_noise_factor,
-                pairs=near,
+                near=near,
             )
         judged = self.statements.apply(
             Statements(

@@ -162,7 +162,7 @@ def pairs_of(
     excess_noise_factor : float
         By which photons of the rows are larger than effective ones.
     near : NearPairs, optional
-        Those within :data:`REACH_WIDTHS`, and others, where they are known.
+        Pairs within :data:`REACH_WIDTHS`, and others, where they are known.
 
     Returns
     -------

@@ -30,11 +30,8 @@ class NearPairs(NamedTuple):
 
     def within(self, reach_px: float) -> NearPairs:
         """Those that are no further apart."""
-        return self.at(np.flatnonzero(self.square <= reach_px**2))
-
-    def at(self, chosen: npt.NDArray[np.intp]) -> NearPairs:
-        """Some of the pairs."""
-        return NearPairs(self.first.take(chosen), self.second.take(chosen), self.square.take(chosen))
+        near = np.flatnonzero(self.square <= reach_px**2)
+        return NearPairs(self.first.take(near), self.second.take(near), self.square.take(near))
 
     def moved(self, rows: Any) -> NearPairs:
         """The same pairs where their rows are now."""

@@ -59,7 +59,7 @@ def own_light(
     psf_sigma_px: npt.ArrayLike,
     background_e: npt.NDArray[Any],
     excess_noise_factor: float = 1.0,
-    pairs: NearPairs | None = None,
+    near: NearPairs | None = None,
 ) -> npt.NDArray[np.float64]:
     """Share of the stated photons that is on the pixels when the light of all likelier candidates is taken away.
 
@@ -78,8 +78,8 @@ def own_light(
         Variance under each in a pixel without the molecule, read noise included, effective e⁻.
     excess_noise_factor : float
         By which photons and background of the rows are larger than effective ones.
-    pairs : NearPairs, optional
-        Those whose light may fall on each other, and others, where they are known.
+    near : NearPairs, optional
+        Pairs whose light may fall on each other, and others, where they are known.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def own_light(
     spot = _spots(place["y"] - row, place["x"] - column, variance[asked])
     others = np.zeros_like(spot)
     reach_px = _HALF_PX + 0.5 + _SEEN_WIDTHS * float(variance.max()) ** 0.5
-    near = pairs_within(rows, reach_px) if pairs is None else pairs.within(reach_px)
+    near = pairs_within(rows, reach_px) if near is None else near.within(reach_px)
     receivers, sources = _likelier(probability, asked, near)
     for start in range(0, len(receivers), _PAIRS):
         receiver, source = receivers[start : start + _PAIRS], sources[start : start + _PAIRS]

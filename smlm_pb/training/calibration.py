@@ -143,7 +143,7 @@ def _look(network: PointNetwork, experiment: Experiment, device: torch.device, s
         background,
         mortensen_mle(found["photons"].clip(1.0), background, width),
         surroundings(found, width, near),
-        own_light(found, pixels, psf_sigma_px=width, background_e=background, pairs=near),
+        own_light(found, pixels, psf_sigma_px=width, background_e=background, near=near),
         populations_of(drawn)[frame] if told else np.tile(UNKNOWN_POPULATION, (len(found), 1)),
         *_compared(found, truth),
         pull,
