@@ -25,6 +25,7 @@ LAYERS = (
         "_version",
         "camera",
         "columns",
+        "compiled",
         "configuration",
         "devices",
         "errors",

@@ -7,12 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.compiled import compiled
 from smlm_pb.localization.neighbours import NearPairs, likelier_first, pairs_within
+
+FloatArray = npt.NDArray[np.float64]
 
 #: Molecules this many PSF widths apart share less than a hundredth of their light.
 REACH_WIDTHS = 5.0
 #: Candidates this close may stand for the same light, px.
 NEAR_PX = 1.5
+_LEAST_PHOTONS = 1e-9
 
 
 class Surroundings(NamedTuple):
@@ -53,31 +57,12 @@ def surroundings(rows: Any, psf_sigma_px: npt.ArrayLike, near: NearPairs | None 
     -------
     Surroundings
     """
-    n = len(rows["x"])
-    photons, probability = (rows[name].astype(np.float64) for name in ("photons", "probability"))
-    light = probability * photons
-    if n < 2:
-        return Surroundings(np.zeros(n), probability, light, np.zeros(n), np.zeros(n), np.full(n, REACH_WIDTHS))
-    sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), n)
+    photons, probability = (np.asarray(rows[name], np.float64) for name in ("photons", "probability"))
+    sigma = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), len(photons))
     near = pairs_within(rows, reach_px(sigma)) if near is None else near
-    first, second, square = near
-    in_widths = square / np.square(sigma).take(first)
-    overlap = np.exp(-0.25 * in_widths)
-    leader, behind = likelier_first(probability, first, second)
-    led = _summed(behind, overlap * light.take(leader), n)
-    falling = led + _summed(leader, overlap * light.take(behind), n)
-    nearest = np.full(n, REACH_WIDTHS**2)
-    np.minimum.at(nearest, behind, in_widths)
-    first, second, _ = near.within(NEAR_PX)
-    own = np.maximum(photons, 1e-9)
-    return Surroundings(
-        falling / own,
-        probability + _summed(first, probability[second], n) + _summed(second, probability[first], n),
-        light + _summed(first, light[second], n) + _summed(second, light[first], n),
-        _summed(behind, overlap * probability.take(leader), n),
-        led / own,
-        np.sqrt(nearest),
-    )
+    leader, behind = likelier_first(probability, near.first, near.second)
+    in_widths = near.square / np.square(sigma).take(near.first)
+    return Surroundings(*_around(leader, behind, near.square, in_widths, photons, probability))
 
 
 def crowding(rows: Any, psf_sigma_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
@@ -96,8 +81,34 @@ def crowding(rows: Any, psf_sigma_px: npt.ArrayLike) -> npt.NDArray[np.float64]:
     return surroundings(rows, psf_sigma_px).crowding
 
 
-def _summed(receiver: npt.NDArray[np.intp], values: npt.NDArray[np.float64], n: int) -> npt.NDArray[np.float64]:
-    """What the rows (n,) receive."""
-    received = np.zeros(n)
-    received += np.bincount(receiver, values, minlength=n)
-    return received
+@compiled
+def _around(
+    leaders: npt.NDArray[np.intp],
+    others: npt.NDArray[np.intp],
+    square: FloatArray,
+    in_widths: FloatArray,
+    photons: FloatArray,
+    probability: FloatArray,
+) -> FloatArray:
+    """The lines (6, n) of :class:`Surroundings`, from pairs of which the likelier comes first."""
+    n = len(photons)
+    around = np.zeros((6, n))
+    falling, near_probability, near_light, likelier, likelier_light, widths = around
+    light = probability * photons
+    near_probability[:], near_light[:], widths[:] = probability, light, REACH_WIDTHS**2
+    for k in range(len(leaders)):
+        leader, behind = leaders[k], others[k]
+        overlap = np.exp(-0.25 * in_widths[k])
+        falling[behind] += overlap * light[leader]
+        falling[leader] += overlap * light[behind]
+        likelier[behind] += overlap * probability[leader]
+        likelier_light[behind] += overlap * light[leader]
+        widths[behind] = min(widths[behind], in_widths[k])
+        if square[k] <= NEAR_PX**2:
+            for one, other in ((leader, behind), (behind, leader)):
+                near_probability[one] += probability[other]
+                near_light[one] += light[other]
+    for i in range(n):
+        own = max(photons[i], _LEAST_PHOTONS)
+        falling[i], likelier_light[i], widths[i] = falling[i] / own, likelier_light[i] / own, np.sqrt(widths[i])
+    return around

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.compiled import compiled
 from smlm_pb.errors import ModelError
 from smlm_pb.localization.neighbours import NearPairs, pairs_within
 from smlm_pb.localization.small_network import SmallNetwork
@@ -49,7 +50,7 @@ _LOG_LIGHT = 4.0
 _LOGITS = (-4.0, 9.0)
 #: Largest shift, in stated precisions.
 _MOST_SHIFT = 2.0
-_TINY = np.float32(1e-6)
+_TINY = 1e-6
 _DAMAGED = "The model card's neighbour_pull is damaged: reinstall or retrain the model."
 
 
@@ -168,62 +169,80 @@ def pairs_of(
     -------
     Pairs
     """
-    n = len(rows["x"])
-    width = np.broadcast_to(np.asarray(psf_sigma_px, np.float32), n)
-    if n < 2:
-        return Pairs(np.empty(0, np.intp), np.empty((0, len(FEATURES)), np.float32), np.empty((2, 0), np.float32))
-    reach_px = REACH_WIDTHS * float(width.max())
-    first, second, square = pairs_within(rows, reach_px) if near is None else near.within(reach_px)
-    in_widths = square / np.square(width).take(first)
-    meant = np.flatnonzero(in_widths < REACH_WIDTHS**2)
-    first, second, in_widths = first.take(meant), second.take(meant), in_widths.take(meant).astype(np.float32)
-    receiver, source = np.concatenate((first, second)), np.concatenate((second, first))
-    step = _steps(rows, first, second)
-    distance, overlap = (np.tile(one, 2) for one in (np.sqrt(in_widths), np.exp(np.float32(-0.25) * in_widths)))
+    width = np.broadcast_to(np.asarray(psf_sigma_px, np.float64), len(rows["x"]))
+    if near is None:
+        near = pairs_within(rows, REACH_WIDTHS * float(width.max(initial=0.0)))
     own, probability, light = _own(rows, width, background_e, excess_noise_factor)
-    features = np.empty((len(FEATURES), len(receiver)), np.float32)
-    for values, column in zip(own, features, strict=False):
-        np.take(values, receiver, out=column)
-    theirs, relative = features[7], features[6]
-    features[5] = distance
-    np.clip(light.take(source) - light.take(receiver), -_LOG_LIGHT, _LOG_LIGHT, out=relative)
-    np.take(probability, source, out=theirs)
-    np.take(own[0], source, out=features[8])
-    features[9] = overlap
-    shares = overlap * theirs, overlap * np.minimum(np.exp(relative), np.float32(_MOST_LIGHT))
-    for share, others, this_way in zip(shares, (10, 11), (13, 12), strict=True):
-        features[others] = _total(share, receiver, n) - share
-        share *= distance
-        along = [one * _total(share * one, receiver, n) for one in step]
-        features[this_way] = along[0] + along[1] - share
-    step *= np.tile(np.square(1 - in_widths / np.float32(REACH_WIDTHS**2)), 2)
-    return Pairs(receiver, features.T, step)
+    place = np.column_stack([np.asarray(rows[name], np.float64) for name in ("x", "y")])
+    return Pairs(*_describe(near.first, near.second, near.square, place, width, own, probability, light))
 
 
-def _steps(rows: Any, first: Indices, second: Indices) -> Float32Array:
-    """Steps (2, 2 m) of length 1 from the first to the second of each pair, and back; 0 between equal places."""
-    step = np.stack([np.asarray(rows[name], np.float32) for name in ("x", "y")])
-    step = step.take(second, axis=1) - step.take(first, axis=1)
-    step /= np.maximum(np.hypot(*step), _TINY)
-    both: Float32Array = np.concatenate((step, -step), axis=1)
-    return both
+@compiled
+def _describe(
+    first: Indices,
+    second: Indices,
+    square: npt.NDArray[np.float64],
+    place: npt.NDArray[np.float64],
+    width: npt.NDArray[np.float64],
+    own: Float32Array,
+    probability: Float32Array,
+    light: Float32Array,
+) -> tuple[Indices, Float32Array, Float32Array]:
+    """The columns of :class:`Pairs`."""
+    meant = np.flatnonzero(square < (REACH_WIDTHS * width[first]) ** 2)
+    receiver = np.empty(2 * len(meant), np.intp)
+    features, direction = np.empty((len(receiver), len(FEATURES)), np.float32), np.empty((2, len(receiver)), np.float32)
+    # Of all neighbours of a candidate: light and probability, and both times the way toward them, PSF widths.
+    total = np.zeros((len(place), 2, 3))
+    for k in range(len(meant)):
+        one, other = first[meant[k]], second[meant[k]]
+        in_widths = square[meant[k]] / width[one] ** 2
+        distance, overlap = np.sqrt(in_widths), np.exp(-0.25 * in_widths)
+        length = max(np.hypot(place[other, 0] - place[one, 0], place[other, 1] - place[one, 1]), _TINY)
+        for row, i, j in ((2 * k, one, other), (2 * k + 1, other, one)):
+            receiver[row] = i
+            features[row, :5] = own[i]
+            features[row, 5] = distance
+            features[row, 6] = min(max(light[j] - light[i], -_LOG_LIGHT), _LOG_LIGHT)
+            features[row, 7], features[row, 8], features[row, 9] = probability[j], own[j, 0], overlap
+            direction[0, row] = (place[j, 0] - place[i, 0]) / length
+            direction[1, row] = (place[j, 1] - place[i, 1]) / length
+            shares = _shares(features[row])
+            for kind in range(2):
+                share = shares[kind]
+                total[i, kind, 0] += share
+                total[i, kind, 1] += share * distance * direction[0, row]
+                total[i, kind, 2] += share * distance * direction[1, row]
+    for row in range(len(receiver)):
+        one, fading = total[receiver[row]], (1 - features[row, 5] ** 2 / REACH_WIDTHS**2) ** 2
+        shares = _shares(features[row])
+        for kind in range(2):
+            share = shares[kind]
+            features[row, 10 + kind] = one[kind, 0] - share
+            along = one[kind, 1] * direction[0, row] + one[kind, 2] * direction[1, row]
+            features[row, 13 - kind] = along - share * features[row, 5]
+        direction[0, row] *= fading
+        direction[1, row] *= fading
+    return receiver, features, direction
+
+
+@compiled
+def _shares(pair: Float32Array) -> tuple[float, float]:
+    """Probability and light of the neighbour that fall on the candidate."""
+    overlap = np.float64(pair[9])
+    return overlap * pair[7], overlap * min(np.exp(pair[6]), _MOST_LIGHT)
 
 
 def _own(
     rows: Any, width: npt.NDArray[Any], background_e: npt.NDArray[Any], excess_noise_factor: float
-) -> tuple[list[Float32Array], Float32Array, Float32Array]:
-    """What is known of each candidate alone (5 arrays), its probability, and the logarithm of its light."""
+) -> tuple[Float32Array, Float32Array, Float32Array]:
+    """What is known of each candidate alone (n, 5), its probability, and the logarithm of its light."""
     probability = np.asarray(rows["probability"], np.float32)
     photons = np.log(np.asarray(rows["photons"], np.float32).clip(1.0)) - np.float32(np.log(excess_noise_factor))
     with np.errstate(divide="ignore"):
         logit = np.log(probability) - np.log1p(-np.minimum(probability, np.float32(1 - 1e-6)))
     background = np.asarray(background_e, np.float32).clip(0.0) + np.float32(0.05)
     sigma = geometric_mean(rows["sigma_x"], rows["sigma_y"], np.float32)
-    own = [np.log(sigma), photons, np.log(width), np.log(background), logit.clip(*_LOGITS)]
-    return own, probability, photons + np.log(probability.clip(1e-6))
-
-
-def _total(values: Float32Array, receiver: Indices, n: int) -> Float32Array:
-    """Sum over each receiver's pairs, for each pair (m,)."""
-    total: Float32Array = np.bincount(receiver, values, n).astype(np.float32).take(receiver)
-    return total
+    own = np.column_stack((np.log(sigma), photons, np.log(width), np.log(background), logit.clip(*_LOGITS)))
+    light: Float32Array = photons + np.log(probability.clip(1e-6))
+    return own.astype(np.float32), probability, light

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from smlm_pb.compiled import compiled
 
 if TYPE_CHECKING:
     from scipy.spatial import cKDTree
 
 #: Frames are this far apart as a third coordinate: beyond any reach within a frame, px.
 _FRAME_STEP = 1e4
-#: Three cells beside each other in a sorted list of cells: where they begin and end.
-_BESIDE: tuple[tuple[int, Literal["left", "right"]], ...] = ((-1, "left"), (1, "right"))
-#: Cells for every row up to which it is quicker to count all of them than to search for some.
-_CELLS_PER_ROW = 30
+#: Room for the pairs at first; there is more where it does not suffice.
+_PAIRS_PER_ROW = 8
+FloatArray = npt.NDArray[np.float64]
 
 
 class NearPairs(NamedTuple):
@@ -35,8 +36,8 @@ class NearPairs(NamedTuple):
 
     def moved(self, rows: Any) -> NearPairs:
         """The same pairs where their rows are now."""
-        x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
-        return self._replace(square=squared_distance(x, y, self.first, self.second))
+        along_x, along_y = offsets_between(rows, self.first, self.second)
+        return self._replace(square=along_x**2 + along_y**2)
 
 
 def places(rows: Any) -> npt.NDArray[np.float64]:
@@ -62,7 +63,7 @@ def pairs_within(rows: Any, reach_px: float) -> NearPairs:
     """All pairs of one frame that are no further apart, each once.
 
     The rows are put into square cells as wide as the reach, so that neighbours lie in the same cell or in one of those
-    around it. Sorted line by line, three cells beside each other are one range of rows.
+    around it. Sorted line by line, cells beside each other are one range of rows.
 
     Parameters
     ----------
@@ -75,22 +76,13 @@ def pairs_within(rows: Any, reach_px: float) -> NearPairs:
     -------
     NearPairs
     """
-    x, y = (np.asarray(rows[name], np.float64) for name in ("x", "y"))
-    n = len(x)
-    if n < 2:
+    x, y = (np.ascontiguousarray(rows[name], np.float64) for name in ("x", "y"))
+    if len(x) < 2:
         return NearPairs(np.empty(0, np.intp), np.empty(0, np.intp), np.empty(0))
-    frame = np.asarray(rows["frame"]).astype(np.int64)
-    column, line = _cell(x, reach_px), _cell(y, reach_px)
-    # One empty column on either side and one empty line between frames: no cell has a neighbour that is none.
-    stride, lines = int(column.max()) + 3, int(line.max()) + 2
-    cell = ((frame - frame.min()) * lines + line) * stride + column + 1
+    cell, stride = _cells(x, y, np.asarray(rows["frame"]).astype(np.int64), reach_px)
     order = np.argsort(cell, kind="stable")
-    starts, ends = _ranges(cell.take(order), stride)
-    first, second = _expand(starts, ends)
-    first[np.searchsorted(first, n) :] -= n
-    square = squared_distance(x.take(order), y.take(order), first, second)
-    near = np.flatnonzero(square <= reach_px**2)
-    return NearPairs(order.take(first.take(near)), order.take(second.take(near)), square.take(near))
+    first, second, square = _pairs(x.take(order), y.take(order), cell.take(order), stride, reach_px**2)
+    return NearPairs(order.take(first), order.take(second), square)
 
 
 def offsets_between(
@@ -115,6 +107,7 @@ def offsets_between(
     return along_x, along_y
 
 
+@compiled
 def likelier_first(
     probability: npt.NDArray[Any], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -131,35 +124,12 @@ def likelier_first(
     -------
     array (m,), array (m,) of int
     """
-    lead = probability.take(first) - probability.take(second)
-    ahead = np.where(lead == 0, first < second, lead > 0)
-    return np.where(ahead, first, second), np.where(ahead, second, first)
-
-
-def _ranges(cell: npt.NDArray[np.int64], stride: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Where the neighbours of each row begin and end: to its right in its own line (n), and in the next line (n).
-
-    Everyone else finds this row themselves.
-    """
-    own, last = np.arange(len(cell)), int(cell[-1]) + stride + 2
-    # Cells are counted where there are not too many of them for that, and searched for elsewhere.
-    if last < _CELLS_PER_ROW * len(cell):
-        at = np.zeros(last + 1, np.int64)
-        np.cumsum(np.bincount(cell, minlength=last), out=at[1:])
-        right, start, end = (at.take(cell + step) for step in (2, stride - 1, stride + 2))
-    else:
-        right, start, end = (np.searchsorted(cell, cell + step) for step in (2, stride - 1, stride + 2))
-    return np.concatenate((own + 1, start)), np.concatenate((right, end))
-
-
-def _expand(
-    starts: npt.NDArray[np.int64], ends: npt.NDArray[np.int64]
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """All members of some ranges: the number of the range, and the member."""
-    until = np.cumsum(ends - starts)
-    total = int(until[-1])
-    number = np.cumsum(np.bincount(until[:-1], minlength=total)[:total])
-    return number, np.arange(total) + (ends - until).take(number)
+    ahead, behind = first.copy(), second.copy()
+    for k in range(len(first)):
+        lead = probability[second[k]] - probability[first[k]]
+        if lead > 0 or (lead == 0 and second[k] < first[k]):
+            ahead[k], behind[k] = second[k], first[k]
+    return ahead, behind
 
 
 def count_within(rows: Any, others: Any, reach_px: float) -> npt.NDArray[np.int64]:
@@ -181,44 +151,67 @@ def count_within(rows: Any, others: Any, reach_px: float) -> npt.NDArray[np.int6
     if n == 0 or len(both[0][1]) == 0:
         return np.zeros(n, np.int64)
     x, y, frame = (np.concatenate(pair) for pair in both)
-    column, line = _cell(x, reach_px), _cell(y, reach_px)
+    cell, stride = _cells(x, y, frame.astype(np.int64), reach_px)
+    order = n + np.argsort(cell[n:], kind="stable")
+    return _counts(x, y, cell, order, stride, reach_px**2)
+
+
+def _cells(
+    x: FloatArray, y: FloatArray, frame: npt.NDArray[np.int64], side: float
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Number of the square cell (n,) that each row lies in, and by how much it grows from line to line.
+
+    One empty column on either side and one empty line between frames: no cell has a neighbour that is none.
+    """
+    column, line = (((along - along.min()) / side).astype(np.int64) for along in (x, y))
     stride, lines = int(column.max()) + 3, int(line.max()) + 2
-    cell = ((frame - frame.min()).astype(np.int64) * lines + line) * stride + column + 1
-    order = np.argsort(cell[n:], kind="stable")
-    around = np.concatenate([cell[:n] + step * stride for step in (-1, 0, 1)])
-    starts, ends = (np.searchsorted(cell[n:], around + step, side, sorter=order) for step, side in _BESIDE)
-    if (ends == starts).all():
-        return np.zeros(n, np.int64)
-    one, other = _expand(starts, ends)
-    one %= n
-    near = squared_distance(x, y, one, n + order.take(other)) <= reach_px**2
-    return np.bincount(one[near], minlength=n)
+    return ((frame - frame.min()) * lines + line) * stride + column + 1, stride
 
 
-def squared_distance(
-    x: npt.NDArray[np.float64], y: npt.NDArray[np.float64], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
-    """Squared distance (m,) of the two rows of each pair."""
-    return squares_between(as_complex(x, y), first, second)
+@compiled
+def _pairs(
+    x: FloatArray, y: FloatArray, cell: npt.NDArray[np.int64], stride: int, most: float
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], FloatArray]:
+    """Pairs of rows in the order of their cells, and their squared distances up to the most."""
+    n, found = len(cell), 0
+    first, second = np.empty(_PAIRS_PER_ROW * n, np.intp), np.empty(_PAIRS_PER_ROW * n, np.intp)
+    square = np.empty(_PAIRS_PER_ROW * n)
+    right, below, end = 0, 0, 0
+    for i in range(n):
+        # To its right in its own line, and in the next line: everyone else finds this row themselves.
+        while right < n and cell[right] <= cell[i] + 1:
+            right += 1
+        while below < n and cell[below] < cell[i] + stride - 1:
+            below += 1
+        while end < n and cell[end] <= cell[i] + stride + 1:
+            end += 1
+        if found + right - i + end - below > len(first):
+            room = len(first) + right - i + end - below
+            first = np.concatenate((first, np.empty(room, np.intp)))
+            second = np.concatenate((second, np.empty(room, np.intp)))
+            square = np.concatenate((square, np.empty(room)))
+        for start, stop in ((i + 1, right), (below, end)):
+            for k in range(start, stop):
+                apart = (x[i] - x[k]) ** 2 + (y[i] - y[k]) ** 2
+                first[found], second[found], square[found] = i, k, apart
+                found += apart <= most
+    return first[:found], second[:found], square[:found]
 
 
-def as_complex(x: npt.NDArray[np.floating[Any]], y: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.complex128]:
-    """Places (n,) in the complex plane: both coordinates beside each other in memory are found at once."""
-    place = x.astype(np.complex128)
-    place.imag = y
-    return place
-
-
-def squares_between(
-    place: npt.NDArray[np.complex128], first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
-) -> npt.NDArray[np.float64]:
-    """Squared distance (m,) of the two places of each pair."""
-    apart = place.take(first)
-    apart -= place.take(second)
-    square = np.square(apart.real)
-    square += np.square(apart.imag)
-    return square
-
-
-def _cell(position: npt.NDArray[np.float64], side: float) -> npt.NDArray[np.int64]:
-    return ((position - position.min()) / side).astype(np.int64)
+@compiled
+def _counts(
+    x: FloatArray, y: FloatArray, cell: npt.NDArray[np.int64], order: npt.NDArray[np.intp], stride: int, most: float
+) -> npt.NDArray[np.int64]:
+    """How many of the last rows, in the order of their cells, each of the first ones has within reach."""
+    n = len(cell) - len(order)
+    counts = np.zeros(n, np.int64)
+    sorted_cell = cell[order]
+    for i in range(n):
+        for line in (-1, 0, 1):
+            middle = cell[i] + line * stride
+            k = np.searchsorted(sorted_cell, middle - 1)
+            while k < len(order) and sorted_cell[k] <= middle + 1:
+                other = order[k]
+                counts[i] += (x[i] - x[other]) ** 2 + (y[i] - y[other]) ** 2 <= most
+                k += 1
+    return counts

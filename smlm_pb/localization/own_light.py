@@ -12,25 +12,33 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.compiled import compiled
 from smlm_pb.localization.neighbours import NearPairs, likelier_first, pairs_within
-from smlm_pb.localization.windows import cut_windows
 
 Float32Array = npt.NDArray[np.float32]
+FloatArray = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.intp]
 
 #: Candidates from here on are not asked: what is certain hardly becomes more so.
-CERTAIN = 0.9
-#: Pixels on each side of the one that holds the candidate.
-_HALF_PX = 1
+CERTAIN = np.float32(0.9)
+#: Pixels along a side of the window; the one that holds the candidate is in its middle.
+_SIDE_PX, _HALF_PX = 3, 1
 #: Others farther away than this many PSF widths from the window shine on its edge at most.
 _SEEN_WIDTHS = 2.0
-#: Pairs that are looked at a time: their windows fit in the cache.
-_PAIRS = 1 << 13
-_STEPS = np.arange(-_HALF_PX, _HALF_PX + 1)
 #: Variance of a pixel's width, px²: a Gaussian as much wider is what a pixel collects, to a percent.
 _PIXEL_VARIANCE_PX2 = 1 / 12
 _LEAST_VARIANCE_E2 = 0.5
+#: A candidate as the loops below see it; electrons are effective ones, lengths pixels.
+_SPOT = np.dtype(
+    [(name, np.int64) for name in ("frame", "row", "column")]
+    + [(name, np.float64) for name in ("x", "y", "variance", "photons", "background", "noise")]
+    + [("probability", np.float32)],
+    align=True,
+)
+_LEAST_PHOTONS = 1.0
 #: Smallest and largest share: noise of dim candidates would decide otherwise.
-_RANGE = (-1.0, 3.0)
+_LEAST_SHARE, _MOST_SHARE = -1.0, 3.0
+_TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -86,76 +94,86 @@ def own_light(
     array (n, 2)
         On the stated background, and on one that is fitted too; 1 for those that are certain.
     """
-    probability = np.asarray(rows["probability"])
-    share = np.ones((len(probability), 2))
-    asked = np.flatnonzero(probability < np.float32(CERTAIN))
-    if len(asked) == 0:
-        return share
-    x, y = (np.asarray(rows[name], np.float32) for name in ("x", "y"))
-    variance = np.square(np.broadcast_to(np.asarray(psf_sigma_px, np.float32), len(x))) + np.float32(
-        _PIXEL_VARIANCE_PX2
+    effective = 1 / excess_noise_factor
+    height, width = pixels.electrons.shape[1:]
+    spots = np.empty(len(rows["x"]), _SPOT)
+    for name in ("x", "y", "probability"):
+        spots[name] = rows[name]
+    spots["frame"] = np.asarray(rows["frame"]).astype(np.int64) - pixels.first_frame
+    spots["row"] = np.rint(spots["y"]).clip(0, height - 1)
+    spots["column"] = np.rint(spots["x"]).clip(0, width - 1)
+    spots["variance"] = np.square(np.asarray(psf_sigma_px, np.float64)) + _PIXEL_VARIANCE_PX2
+    spots["photons"] = rows["photons"] * (effective * pixels.photon_scale)
+    spots["background"] = np.clip(rows["background"], 0, None) * effective
+    spots["noise"] = background_e
+    reach_px = _HALF_PX + 0.5 + _SEEN_WIDTHS * float(spots["variance"].max(initial=0.0)) ** 0.5
+    near = pairs_within(rows, reach_px) if near is None else near
+    near = near.within(reach_px)
+    others = _light_of_likelier(spots, *likelier_first(spots["probability"], near.first, near.second))
+    return _shares(spots, pixels.electrons, others)
+
+
+@compiled
+def _light_of_likelier(spots: npt.NDArray[Any], sources: Indices, receivers: Indices) -> FloatArray:
+    """Light (n, y, x) of likelier candidates on the window of each one that is asked."""
+    light = np.zeros((len(spots), _SIDE_PX, _SIDE_PX))
+    for k in range(len(sources)):
+        of, to = spots[sources[k]], spots[receivers[k]]
+        if to["probability"] >= CERTAIN:
+            continue
+        along_y = _profile(of["y"] - to["row"], of["variance"])
+        along_x = _profile(of["x"] - to["column"], of["variance"])
+        for down in range(_SIDE_PX):
+            for across in range(_SIDE_PX):
+                share = along_y[down] * along_x[across]
+                light[receivers[k], down, across] += of["photons"] * of["probability"] * share
+    return light
+
+
+@compiled
+def _shares(spots: npt.NDArray[Any], electrons: Float32Array, others: FloatArray) -> FloatArray:
+    """Amplitudes (n, 2) of weighted least-squares fits of a spot, and of a spot and a constant; 1 if not asked."""
+    height, width = electrons.shape[1:]
+    shares = np.ones((len(spots), 2))
+    for i in range(len(spots)):
+        spot = spots[i]
+        if spot["probability"] >= CERTAIN:
+            continue
+        along_y = _profile(spot["y"] - spot["row"], spot["variance"])
+        along_x = _profile(spot["x"] - spot["column"], spot["variance"])
+        square, product, total, of_spot, of_left = 0.0, 0.0, 0.0, 0.0, 0.0
+        for down in range(_SIDE_PX):
+            for across in range(_SIDE_PX):
+                row, column = spot["row"] + down - _HALF_PX, spot["column"] + across - _HALF_PX
+                if not (0 <= row < height and 0 <= column < width):
+                    continue
+                there, share = electrons[spot["frame"], row, column], along_y[down] * along_x[across]
+                if not np.isfinite(there):
+                    continue
+                expected = others[i, down, across]
+                light = spot["photons"] * spot["probability"] * share
+                weight = 1 / max(expected + light + spot["noise"], _LEAST_VARIANCE_E2)
+                left = there - expected - spot["background"]
+                square += weight * share * share
+                product += weight * share * left
+                total += weight
+                of_spot += weight * share
+                of_left += weight * left
+        beside = max(total, _TINY)
+        alone = product / max(square, _TINY)
+        with_constant = (product - of_spot * of_left / beside) / max(square - of_spot**2 / beside, _TINY)
+        stated = max(spot["photons"], _LEAST_PHOTONS)
+        shares[i, 0] = min(max(alone / stated, _LEAST_SHARE), _MOST_SHARE)
+        shares[i, 1] = min(max(with_constant / stated, _LEAST_SHARE), _MOST_SHARE)
+    return shares
+
+
+@compiled
+def _profile(off: float, variance: float) -> tuple[float, float, float]:
+    """Share of the light in each pixel of a window along one axis, of a molecule so far from its middle."""
+    narrow, height = -0.5 / variance, 1 / np.sqrt(2 * np.pi * variance)
+    return (
+        height * np.exp(narrow * (-1 - off) ** 2),
+        height * np.exp(narrow * off**2),
+        height * np.exp(narrow * (1 - off) ** 2),
     )
-    effective = np.float32(1 / excess_noise_factor)
-    photons = np.asarray(rows["photons"], np.float32) * (effective * np.float32(pixels.photon_scale))
-    light = photons * probability.astype(np.float32)
-    place = {"frame": np.asarray(rows["frame"])[asked], "x": x[asked], "y": y[asked]}
-    cut = cut_windows(place, pixels.electrons, _HALF_PX, first_frame=pixels.first_frame)
-    row, column = cut.rows_at[:, _HALF_PX], cut.columns_at[:, _HALF_PX]
-    spot = _spots(place["y"] - row, place["x"] - column, variance[asked])
-    others = np.zeros_like(spot)
-    reach_px = _HALF_PX + 0.5 + _SEEN_WIDTHS * float(variance.max()) ** 0.5
-    near = pairs_within(rows, reach_px) if near is None else near.within(reach_px)
-    receivers, sources = _likelier(probability, asked, near)
-    for start in range(0, len(receivers), _PAIRS):
-        receiver, source = receivers[start : start + _PAIRS], sources[start : start + _PAIRS]
-        at = (y[source] - row[receiver], x[source] - column[receiver])
-        shine = _spots(at[0].astype(np.float32), at[1].astype(np.float32), variance[source])
-        shine *= light[source][:, None]
-        first = np.flatnonzero(np.diff(receiver, prepend=-1))
-        others[receiver[first]] += np.add.reduceat(shine, first, axis=0)
-    background = np.asarray(rows["background"], np.float32)[asked].clip(0) * effective
-    expected = others + light[asked][:, None] * spot
-    noise = np.maximum(expected + np.asarray(background_e, np.float32)[asked][:, None], np.float32(_LEAST_VARIANCE_E2))
-    window = cut.pixels.astype(np.float32).reshape(spot.shape)
-    seen = cut.seen.reshape(spot.shape) & np.isfinite(window)
-    weight: Float32Array = np.where(seen, 1 / noise, np.float32(0.0))
-    left: Float32Array = np.where(seen, window - others - background[:, None], np.float32(0.0))
-    stated = np.maximum(photons[asked], np.float32(1.0))[:, None]
-    share[asked] = (_amplitudes(left, spot, weight) / stated).clip(*_RANGE)
-    return share
-
-
-def _likelier(
-    probability: npt.NDArray[Any], asked: npt.NDArray[np.intp], near: NearPairs
-) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Which of those that are asked (in order) sees the light of which likelier row."""
-    slot = np.full(len(probability), -1)
-    slot[asked] = np.arange(len(asked))
-    source, behind = likelier_first(probability, near.first, near.second)
-    receiver = slot[behind]
-    meant = np.flatnonzero(receiver >= 0)
-    order = meant[np.argsort(receiver[meant], kind="stable")]
-    return receiver[order], source[order]
-
-
-def _spots(down: npt.NDArray[Any], across: npt.NDArray[Any], variance: Float32Array) -> npt.NDArray[Any]:
-    """Share (m, 9) of the light in each pixel of a window, of molecules so far from its middle."""
-    steps = _STEPS.astype(np.float32)
-    narrow = np.float32(-0.5) / variance[:, None]
-    along_y, along_x = (np.exp(narrow * np.square(steps - off[:, None])) for off in (down, across))
-    along_y *= (np.float32(1 / (2 * np.pi)) / variance)[:, None]
-    return (along_y[:, :, None] * along_x[:, None, :]).reshape(len(down), -1)
-
-
-def _amplitudes(left: npt.NDArray[Any], spot: npt.NDArray[Any], weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Amplitudes (m, 2) of weighted least-squares fits of a spot, and of a spot and a constant."""
-    weighted = weight * spot
-    square, product = (weighted * spot).sum(1), (weighted * left).sum(1)
-    total, mean_spot, mean_left = weight.sum(1), weighted.sum(1), (weight * left).sum(1)
-    tiny = np.float32(1e-12)
-    alone = product / np.maximum(square, tiny)
-    beside = np.maximum(total, tiny)
-    with_constant = (product - mean_spot * mean_left / beside) / np.maximum(
-        square - np.square(mean_spot) / beside, tiny
-    )
-    return np.stack((alone, with_constant), axis=1)

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.compiled import compiled
 from smlm_pb.errors import ModelError
 from smlm_pb.narrow_product import narrow_product
 
 FloatArray = npt.NDArray[np.float64]
+Float32Array = npt.NDArray[np.float32]
 Layer = tuple[FloatArray, FloatArray]
 
 #: Examples that are looked at at a time: what lies between the layers fits in the cache.
@@ -59,27 +61,26 @@ class SmallNetwork:
         """Numbers (n, outputs) for features (n, k), of which the first ones are seen."""
         # Fewer digits than those of the probabilities that come in would be too few, more are of no use.
         low, high = (np.asarray(ends, np.float32) for ends in (self.lowest, self.highest))
-        layers = list(self._from_features())
+        layers = [_with_one(*layer) for layer in self._from_features()]
         out = np.empty((len(features), self.outputs), np.float32)
         for start in range(0, len(features), _ROWS):
             part = slice(start, start + _ROWS)
-            values = features[part, : len(low)].astype(np.float32, copy=False).clip(low, high)
-            for index, (weight, shift) in enumerate(layers):
+            values = _clipped(np.asarray(features[part], np.float32), low, high)
+            for index, weight in enumerate(layers):
                 if index:
                     np.maximum(values, 0.0, out=values)
                 values = narrow_product(values, weight)
-                values += shift
-            out[part] = values
+            out[part] = values[:, :-1]
         return out
 
-    def _from_features(self) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    def _from_features(self) -> Iterator[Layer]:
         """The layers, of which the first one scales the features too."""
         low, high = np.asarray(self.lowest), np.asarray(self.highest)
         (weight, shift), *others = self.layers
         ends = scaled(np.stack((low, high)), low, high)
         slope = (ends[1] - ends[0]) / (high - low)
-        first = slope[:, None] * weight, shift + (ends[0] - slope * low) @ weight
-        return ((w.astype(np.float32), b.astype(np.float32)) for w, b in (first, *others))
+        yield slope[:, None] * weight, shift + (ends[0] - slope * low) @ weight
+        yield from others
 
     def as_dict(self, features: tuple[str, ...]) -> dict[str, Any]:
         """Plain values for a card, with the names of the features."""
@@ -124,6 +125,25 @@ class SmallNetwork:
             return cls(tuple(map(float, content["lowest"])), tuple(map(float, content["highest"])), layers)
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"The model card's {field} is damaged: reinstall or retrain the model.") from error
+
+
+def _with_one(weight: FloatArray, shift: FloatArray) -> Float32Array:
+    """The matrix of a layer whose values have a 1 behind them, and keep it: there is nothing to be added to them."""
+    matrix = np.zeros((len(weight) + 1, len(shift) + 1), np.float32)
+    matrix[:-1, :-1], matrix[-1, :-1], matrix[-1, -1] = weight, shift, 1.0
+    return matrix
+
+
+@compiled
+def _clipped(features: Float32Array, low: Float32Array, high: Float32Array) -> Float32Array:
+    """Those of the features that are seen, within their range, and a 1 behind them (n, seen + 1)."""
+    seen = len(low)
+    values = np.empty((len(features), seen + 1), np.float32)
+    for row in range(len(features)):
+        for k in range(seen):
+            values[row, k] = min(max(features[row, k], low[k]), high[k])
+        values[row, seen] = 1.0
+    return values
 
 
 def scaled(features: npt.NDArray[Any], lowest: FloatArray, highest: FloatArray) -> npt.NDArray[Any]:
