@@ -9,12 +9,13 @@ from smlm_pb.localization import load_model
 from smlm_pb.localization.candidate_finder import CandidateFinder
 from smlm_pb.localization.candidates import CANDIDATE_DTYPE
 from smlm_pb.localization.crops import cut_crops, owners
-from smlm_pb.localization.matched_filter import MatchedFilter, Places, find_peaks
+from smlm_pb.localization.matched_filter import NEAR_PEAK, MatchedFilter, Places, find_peaks
 from smlm_pb.localization.neighbours import places as coordinates
 from smlm_pb.localization.neighbours import tree_of
 from smlm_pb.localization.pipeline import plan_work
-from smlm_pb.localization.significance import lone_significance
+from smlm_pb.localization.significance import filter_sizes, lone_significance
 from smlm_pb.localization.sparse import REACH_PX, Controls, LightFinder
+from smlm_pb.localization.windows import profile
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.inference import FixedWidthNetwork
 from smlm_pb.simulation import simulate
@@ -106,6 +107,35 @@ def test_the_filter_measures_in_standard_deviations(sigma_px):
     assert found.shape == noise.shape
     assert found[:, 12:-12, 12:-12].mean() == pytest.approx(0.0, abs=0.05)
     assert found[:, 12:-12, 12:-12].std() == pytest.approx(1.0, abs=0.05)
+
+
+@pytest.mark.parametrize("sigma_px", [0.8, 1.7])
+def test_the_filter_is_a_fit_at_every_pixel(sigma_px):
+    """Of a spot that ends where the filter does and a constant, by least squares."""
+    camera = Camera(read_noise_e=2.0)
+    frame = np.random.default_rng(2).poisson(30.0, (25, 31)).astype(np.float32)
+    filtered, half = MatchedFilter(sigma_px, camera).significance(frame[None])[0], filter_sizes(sigma_px)[0]
+    along = profile(np.arange(-half, half + 1.0)[None], sigma_px)[0]
+    along[along < 1e-3 * along.max()] = 0.0
+    spot = np.outer(along, along).ravel()
+    around = np.pad(frame, half, mode="symmetric").astype(float)
+    for row, column in ((0, 0), (3, 30), (12, 15), (24, 8)):
+        window = around[row : row + 2 * half + 1, column : column + 2 * half + 1].ravel()
+        (light, background), *_ = np.linalg.lstsq(np.column_stack((spot, np.ones_like(spot))), window)
+        error = np.sqrt((background + 4.0) / np.square(spot - spot.mean()).sum())
+        assert filtered[row, column] == pytest.approx(light / error, abs=2e-3)
+
+
+def test_every_peak_is_found_and_nothing_else():
+    heights = np.random.default_rng(3).normal(size=(3, 12, 17)).astype(np.float32)
+    around = np.pad(heights, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    highest = np.lib.stride_tricks.sliding_window_view(around, (3, 3), (1, 2)).max((3, 4))
+    found = find_peaks(heights, 1.0)
+    places = set(zip(*(index.tolist() for index in found.places.indices), strict=True))
+    assert {at for at in zip(*np.nonzero(heights == highest), strict=True) if heights[at] >= 1.0} <= places
+    assert all(heights[at] == highest[at] >= NEAR_PEAK for at in places)
+    assert (found.height >= 1.0).all()
+    assert (np.abs(found.shift) <= 0.5).all()
 
 
 def test_peaks_lie_between_the_pixels():

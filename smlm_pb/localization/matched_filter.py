@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from smlm_pb.compiled import compiled
+
 if TYPE_CHECKING:
     from smlm_pb.camera import Camera
 
@@ -19,7 +21,10 @@ NEAR_PEAK = 0.75
 #: Farther out than where the profile has fallen to this share it is left out.
 _NEGLIGIBLE = 1e-3
 #: A molecule lies within this distance of where the filter peaks, along each axis, px.
-_LARGEST_SHIFT_PX = 0.5
+_LARGEST_SHIFT_PX = np.float32(0.5)
+_LEAST_VARIANCE_E2, _LEAST_CURVATURE = np.float32(1e-3), np.float32(1e-3)
+#: A parabola through three pixels rises at most this much above the middle one, relative.
+_MOST_RISE = np.float32(0.25)
 
 
 @dataclass(frozen=True)
@@ -101,23 +106,10 @@ class MatchedFilter:
 
     def significance(self, electrons: FloatArray) -> FloatArray:
         """Significance (frame, y, x) of the light at every pixel of frames of that shape."""
-        half, reach = self._half, len(self._profile) - 1
-        padded = np.pad(electrons, ((0, 0), (half, half), (half, half)), mode="symmetric")
-        total = _window_sum(_window_sum(padded, 2 * half + 1, 1), 2 * half + 1, 2)
-        inner = slice(half - reach, -(half - reach) or None)
+        padded = np.pad(electrons, ((0, 0), (self._half, self._half), (self._half, self._half)), mode="symmetric")
         weights = self._profile.astype(np.float32)
-        amplitude = _weighted_sum(_weighted_sum(padded[:, inner, inner], weights, 1), weights, 2)
-        amplitude -= np.float32(self._mean) * total
-        amplitude *= np.float32(1 / self._norm)
-        variance = total
-        variance *= np.float32(1 / self._pixels)
-        variance -= amplitude * np.float32(self._mean)
-        variance += np.float32(self._read_variance)
-        np.maximum(variance, np.float32(1e-3), out=variance)
-        np.sqrt(variance, out=variance)
-        amplitude *= np.float32(np.sqrt(self._norm))
-        amplitude /= variance
-        return amplitude
+        parts = np.array((self._mean, 1 / self._norm, 1 / self._pixels, self._read_variance), np.float32)
+        return _significance(padded, weights, self._half, parts, np.float32(np.sqrt(self._norm)))
 
     def without(self, electrons: FloatArray, peaks: Peaks) -> FloatArray:
         """Frames without the light of some molecules, each fitted for itself by a spot on a constant background."""
@@ -159,58 +151,87 @@ class MatchedFilter:
 
 def find_peaks(significance: FloatArray, least: float) -> Peaks:
     """Local maxima from some height on; between the pixels by a parabola along each axis."""
-    height, width = significance.shape[1:]
-    flat = significance.reshape(-1)
-    pixel = np.flatnonzero(flat >= np.float32(NEAR_PEAK * least))
-    line, column = np.divmod(pixel, width)
-    row = line % height
-    middle = flat.take(pixel)
-    # Beyond the frame it goes on as at its edge.
-    up, down = np.where(row > 0, -width, 0), np.where(row < height - 1, width, 0)
-    left, right = np.where(column > 0, -1, 0), np.where(column < width - 1, 1, 0)
-    beside = [[flat.take(pixel + dy + dx) for dx in (left, 0, right)] for dy in (up, 0, down)]
-    top = middle.copy()
-    shift = np.empty((2, len(pixel)), np.float32)
-    within = (up != 0) & (down != 0), (left != 0) & (right != 0)
-    for axis, (one, other) in enumerate(((beside[0][1], beside[2][1]), (beside[1][0], beside[1][2]))):
-        curvature = np.maximum(2 * middle - one - other, 1e-3)
-        top += np.minimum((one - other) ** 2 / (8 * curvature), 0.25 * np.abs(middle))
-        shift[axis] = within[axis] * ((other - one) / (2 * curvature)).clip(-_LARGEST_SHIFT_PX, _LARGEST_SHIFT_PX)
-    highest = np.maximum.reduce([value for line_of in beside for value in line_of])
-    chosen = np.flatnonzero((middle >= highest) & (top >= least))
-    places = Places((line // height).take(chosen), row.take(chosen), column.take(chosen))
-    return Peaks(places, top.take(chosen), shift.take(chosen, axis=1))
+    near = np.float32(NEAR_PEAK * least)
+    room = int(np.count_nonzero(significance >= near))
+    at, height, shift = _peaks(significance, near, np.float32(least), room)
+    return Peaks(Places(*at), height, shift)
 
 
-def _moved(values: FloatArray, start: int, length: int, axis: int) -> FloatArray:
-    return values[:, start : start + length] if axis == 1 else values[:, :, start : start + length]
+@compiled
+def _significance(
+    padded: FloatArray, weights: FloatArray, half: int, parts: FloatArray, root_norm: np.float32
+) -> FloatArray:
+    """Amplitude over noise, from frames with a margin, and the constants of the fit."""
+    frames, height, width = padded.shape[0], padded.shape[1] - 2 * half, padded.shape[2] - 2 * half
+    mean, per_norm, per_pixel, read_variance = parts
+    result = np.empty((frames, height, width), np.float32)
+    column, light = np.empty(padded.shape[2], np.float32), np.empty(padded.shape[2], np.float32)
+    total, amplitude = np.empty(width, np.float32), np.empty(width, np.float32)
+    for frame in range(frames):
+        for row in range(height):
+            column[:], light[:] = 0.0, 0.0
+            for step in range(-half, half + 1):
+                _add(column, padded[frame, row + half + step], np.float32(1.0))
+            for step in range(1 - len(weights), len(weights)):
+                _add(light, padded[frame, row + half + step], weights[abs(step)])
+            total[:], amplitude[:] = 0.0, 0.0
+            for step in range(2 * half + 1):
+                _add(total, column[step : step + width], np.float32(1.0))
+            for step in range(1 - len(weights), len(weights)):
+                _add(amplitude, light[half + step : half + step + width], weights[abs(step)])
+            line = result[frame, row]
+            for at in range(width):
+                height_above = (amplitude[at] - mean * total[at]) * per_norm
+                variance = total[at] * per_pixel - height_above * mean + read_variance
+                line[at] = height_above * root_norm / np.sqrt(max(variance, _LEAST_VARIANCE_E2))
+    return result
 
 
-def _window_sum(values: FloatArray, window: int, axis: int) -> FloatArray:
-    """Sum of so many neighbours along an axis, which loses the others: doubled again and again."""
-    length = values.shape[axis] - window + 1
-    total, start, summed, size = None, 0, values, 1
-    while True:
-        if window & size:
-            part = _moved(summed, start, length, axis)
-            total = part.copy() if total is None else np.add(total, part, out=total)
-            start += size
-        if 2 * size > window:
-            break
-        longest = summed.shape[axis] - size
-        summed = _moved(summed, 0, longest, axis) + _moved(summed, size, longest, axis)
-        size *= 2
-    assert total is not None
-    return total
+@compiled
+def _add(into: FloatArray, values: FloatArray, weight: np.float32) -> None:
+    for at in range(len(into)):
+        into[at] += weight * values[at]
 
 
-def _weighted_sum(values: FloatArray, weights: FloatArray, axis: int) -> FloatArray:
-    """Sum over a symmetric window along an axis, weighted by the distance from its middle."""
-    margin = len(weights) - 1
-    length = values.shape[axis] - 2 * margin
-    total: FloatArray = _moved(values, margin, length, axis) * weights[0]
-    for step in range(1, len(weights)):
-        pair = _moved(values, margin - step, length, axis) + _moved(values, margin + step, length, axis)
-        pair *= weights[step]
-        total += pair
-    return total
+@compiled
+def _peaks(
+    significance: FloatArray, near: np.float32, least: np.float32, room: int
+) -> tuple[IndexArray, FloatArray, FloatArray]:
+    """Frames, rows and columns (3, n) of peaks, their heights and shifts; there is room for so many."""
+    frames, height, width = significance.shape
+    places, tops, shifts, found = (
+        np.empty((3, room), np.int64),
+        np.empty(room, np.float32),
+        np.empty((2, room), np.float32),
+        0,
+    )
+    for frame in range(frames):
+        for row in range(height):
+            line = significance[frame, row]
+            # Beyond the frame it goes on as at its edge.
+            above, below = significance[frame, max(row - 1, 0)], significance[frame, min(row + 1, height - 1)]
+            for column in range(width):
+                middle = line[column]
+                if middle < near:
+                    continue
+                left, right = max(column - 1, 0), min(column + 1, width - 1)
+                highest = max(above[left], above[column], above[right], line[left], line[right])
+                if middle < max(highest, below[left], below[column], below[right]):
+                    continue
+                rise_y, shift_y = _between(above[column], middle, below[column])
+                rise_x, shift_x = _between(line[left], middle, line[right])
+                top = middle + rise_y + rise_x
+                if top >= least:
+                    places[0, found], places[1, found], places[2, found], tops[found] = frame, row, column, top
+                    shifts[0, found] = shift_y if 0 < row < height - 1 else 0.0
+                    shifts[1, found] = shift_x if 0 < column < width - 1 else 0.0
+                    found += 1
+    return places[:, :found], tops[:found], shifts[:, :found]
+
+
+@compiled
+def _between(one: np.float32, middle: np.float32, other: np.float32) -> tuple[np.float32, np.float32]:
+    """By how much a parabola is higher between the pixels, and where."""
+    curvature = max(2 * middle - one - other, _LEAST_CURVATURE)
+    rise = min((one - other) ** 2 / (8 * curvature), _MOST_RISE * abs(middle))
+    return rise, min(max((other - one) / (2 * curvature), -_LARGEST_SHIFT_PX), _LARGEST_SHIFT_PX)
