@@ -138,10 +138,6 @@ def _table(points: Sequence[dict[str, Any]], sizes: Sequence[int]) -> Table:
     return Table(title, ("method", *(f"{n:,} molecules".replace(",", " ") for n in sizes)), rows)
 
 
-def _cell(point: dict[str, Any]) -> str:
-    return f"{number(point['seconds'], 2)} s, {number(point['peak_gb'], 2)} GB"
-
-
 def _figure(points: Sequence[dict[str, Any]]) -> Figure:
     figure, axes = new_figure(2)
     roles = ("ours", "ours, second", "other", "other, second", "reference")

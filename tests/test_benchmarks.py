@@ -105,6 +105,14 @@ def test_throughput_runs(script, tiny_model, tmp_path):
     assert all(row["frames_per_s"] > 0 for row in record["results"]["end_to_end"])
 
 
+def test_steps_are_timed(script, tmp_path):
+    assert script("steps").main(["--quick", "--out", str(tmp_path)]) == 0
+    record = json.loads((tmp_path / "steps.json").read_text(encoding="utf-8"))
+    assert {p["unit"] for p in record["results"]} == {"frames", "molecules", "scenes"}
+    assert all(p["per_second"] == pytest.approx(p["amount"] / p["seconds"], rel=1e-3) for p in record["results"])
+    assert (tmp_path / "steps.png").stat().st_size > 5000
+
+
 def test_workers_run(script, tiny_model, tmp_path, monkeypatch):
     pytest.importorskip("distributed")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
