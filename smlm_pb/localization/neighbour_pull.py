@@ -201,7 +201,8 @@ def _describe(
         length = max(np.hypot(place[other, 0] - place[one, 0], place[other, 1] - place[one, 1]), _TINY)
         for row, i, j in ((2 * k, one, other), (2 * k + 1, other, one)):
             receiver[row] = i
-            features[row, :5] = own[i]
+            for column in range(own.shape[1]):
+                features[row, column] = own[i, column]
             features[row, 5] = distance
             features[row, 6] = min(max(light[j] - light[i], -_LOG_LIGHT), _LOG_LIGHT)
             features[row, 7], features[row, 8], features[row, 9] = probability[j], own[j, 0], overlap
