@@ -53,12 +53,17 @@ class CameraSection(QGroupBox):
         self.em_gain = OptionalNumber(viewer, 1, 5000, "none").explain(
             "Gain of the electron multiplication (EMCCD cameras); leave empty for sCMOS and CCD."
         )
+        self.read_noise_e = OptionalNumber(viewer, 0, 10000, "1.6").explain(
+            "Standard deviation of the camera's read noise in electrons, from its data sheet.\n"
+            "Left empty: 1.6 e⁻, or more where the movie shows more noise than the other values explain."
+        )
         self.check = Note(viewer)
         self._fields = {
             "pixel_size_nm": self.pixel_size_nm,
             "offset_adu": self.offset_adu,
             "e_per_adu": self.e_per_adu,
             "em_gain": self.em_gain,
+            "read_noise_e": self.read_noise_e,
         }
         self._build()
         self.refresh_presets()
@@ -80,6 +85,7 @@ class CameraSection(QGroupBox):
             "offset_adu": "Offset",
             "e_per_adu": "e⁻/ADU",
             "em_gain": "EM gain",
+            "read_noise_e": "Read noise",
         }
         faults = [f"{labels[name]}: {fault}" for name, field in self._fields.items() if (fault := field.fault())]
         return faults[0] if faults else None
@@ -137,6 +143,7 @@ class CameraSection(QGroupBox):
         form.addRow("Offset [ADU]", self.offset_adu)
         form.addRow("e⁻ per ADU", self.e_per_adu)
         form.addRow("EM gain", self.em_gain)
+        form.addRow("Read noise [e⁻]", self.read_noise_e)
         layout = QVBoxLayout(self)
         layout.setSizeConstraint(QLayout.SizeConstraint.SetMinimumSize)  # notes below must not squeeze the rows
         layout.setContentsMargins(8, 8, 8, 8)

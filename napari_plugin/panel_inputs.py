@@ -183,6 +183,8 @@ class Inputs(QObject):
         values: dict[str, float] = {"offset_adu": _number(camera.offset_adu), "e_per_adu": _number(camera.e_per_adu)}
         if camera.em_gain > 1:
             values["em_gain"] = camera.em_gain
+        if "read_noise_e" in conditions.origin:
+            values["read_noise_e"] = _number(camera.read_noise_e)
         if conditions.pixel_size_nm is not None:
             values["pixel_size_nm"] = conditions.pixel_size_nm
         panel.camera.show_measured(values, {**conditions.origin, "pixel_size_nm": "from the movie"})

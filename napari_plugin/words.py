@@ -10,6 +10,7 @@ _ROWS = {
     "offset_adu": "Offset",
     "e_per_adu": "e⁻ per ADU",
     "em_gain": "EM gain",
+    "read_noise_e": "Read noise",
     "camera_pixel_size_nm": "Pixel size",
     "psf_sigma_px": "PSF width",
 }

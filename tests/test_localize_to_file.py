@@ -348,7 +348,7 @@ def test_a_damaged_frame_in_the_middle_keeps_what_was_before(model, tmp_path):
         patch.setattr("smlm_pb.localization.conditions.check_movie", lambda *_: [])
         patch.setattr("smlm_pb.localization.frame_sample.check_block", lambda *_: None)
         patch.setattr("smlm_pb.localization.conditions._background", lambda *_: (20.0, []))
-        patch.setattr("smlm_pb.localization.estimate.check_camera", lambda *_, **__: [])
+        patch.setattr("smlm_pb.localization.estimate.judge_camera", lambda *_, **__: ([], None))
         patch.setattr("smlm_pb.localization.significance.sample_electrons", lambda *_: np.zeros((1, 8, 8), np.float32))
         patch.setattr("smlm_pb.localization.significance.measure_least_significance", lambda *_, **__: 0.0)
         with pytest.raises(MovieError, match="frame 13"):

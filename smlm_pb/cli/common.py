@@ -35,6 +35,17 @@ def add_camera_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--em-gain", type=positive_float, metavar="GAIN", help="electron-multiplication gain; 1 without")
 
 
+def add_read_noise_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--read-noise-e``."""
+    parser.add_argument(
+        "--read-noise-e",
+        type=non_negative_float,
+        metavar="E",
+        help="standard deviation of the camera's read noise in e⁻, before division by an EM gain (default: 1.6, or more"
+        " where the movie shows more noise than the other camera values explain)",
+    )
+
+
 def camera_arguments(args: argparse.Namespace) -> dict[str, float]:
     """Return the camera options that were given, as keyword arguments for :func:`smlm_pb.localize`."""
     given = {name: getattr(args, name) for name in CAMERA_OPTIONS}

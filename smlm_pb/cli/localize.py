@@ -16,6 +16,7 @@ from smlm_pb.cli.common import (
     add_frames_option,
     add_model_options,
     add_precision_option,
+    add_read_noise_option,
     positive_int,
 )
 from smlm_pb.cli.faults import EXIT_BUG, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, describe_fault
@@ -61,6 +62,7 @@ def add_parser(subparsers: Any) -> None:
         help="folder for the results; made if it is not there (default: the present folder)",
     )
     add_camera_options(parser)
+    add_read_noise_option(parser)
     add_model_options(parser)
     add_device_option(parser)
     add_precision_option(parser)
@@ -117,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = JobSettings(
         **{name: getattr(args, name) for name in CAMERA_OPTIONS},
+        read_noise_e=args.read_noise_e,
         psf_sigma_px=args.psf_sigma_px,
         threshold=args.threshold,
         frames=args.frames,

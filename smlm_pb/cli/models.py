@@ -54,6 +54,7 @@ def _summary(card: ModelCard) -> str:
         ("PSF sigma", card.psf_sigma_px, "px"),
         ("photons", card.photons, "e⁻ per molecule and frame"),
         ("background", card.background_e, "e⁻ per pixel"),
+        ("read noise", card.read_noise_e, "e⁻ (more counts as background)"),
         ("density", card.density_per_px2, "molecules per pixel and frame"),
     )
     lines = [card.name, *textwrap.wrap(card.description, 88, initial_indent="  ", subsequent_indent="  ")]

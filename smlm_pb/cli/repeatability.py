@@ -12,7 +12,7 @@ from smlm_pb.cli.common import (
     add_device_option,
     add_frames_option,
     add_model_options,
-    non_negative_float,
+    add_read_noise_option,
     non_negative_int,
     positive_float,
     positive_int,
@@ -35,12 +35,7 @@ def add_parser(subparsers: Any) -> None:
     parser = subparsers.add_parser("repeatability", description=_DESCRIPTION)
     parser.add_argument("movie", metavar="MOVIE", help="file or folder")
     add_camera_options(parser)
-    parser.add_argument(
-        "--read-noise-e",
-        type=non_negative_float,
-        metavar="E",
-        help="standard deviation of the read noise in photo-electrons (default: 1.6)",
-    )
+    add_read_noise_option(parser)
     add_model_options(parser)
     add_device_option(parser)
     add_frames_option(parser)

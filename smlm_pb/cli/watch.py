@@ -17,6 +17,7 @@ from smlm_pb.cli.common import (
     add_device_option,
     add_model_options,
     add_precision_option,
+    add_read_noise_option,
     positive_float,
 )
 from smlm_pb.cli.faults import EXIT_OK
@@ -74,6 +75,7 @@ def add_parser(subparsers: Any) -> None:
         " otherwise the movie is localized once more at the end if the finished movie tells other values",
     )
     add_camera_options(parser)
+    add_read_noise_option(parser)
     add_model_options(parser)
     add_device_option(parser)
     add_precision_option(parser)
@@ -94,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
 
     settings = JobSettings(
         **{name: getattr(args, name) for name in CAMERA_OPTIONS},
+        read_noise_e=args.read_noise_e,
         psf_sigma_px=args.psf_sigma_px,
         threshold=args.threshold,
         **({} if args.refine is None else {"refine": args.refine}),

@@ -19,6 +19,7 @@ _MULTIPLIED = 4.0
 DOES_NOT_FIT = "the noise does not fit"
 _TAKE_GAIN = "take e_per_adu from the camera's data sheet, or leave it out to have it estimated"
 _TAKE_OFFSET = "take offset_adu from the mean of a dark movie, or leave it out to have it estimated"
+_TAKE_READ_NOISE = "take read_noise_e from the camera's data sheet"
 _OTHERWISE = "numbers, photons and uncertainties are wrong otherwise."
 
 
@@ -27,6 +28,7 @@ def tell_wrong_variance(
     camera: Camera,
     ratio: float,
     *,
+    read_noise_e: float | None,
     free: CameraEstimate,
     with_offset: CameraEstimate,
     with_gain: CameraEstimate,
@@ -41,6 +43,8 @@ def tell_wrong_variance(
         What was given.
     ratio : float
         Variance of the noise in units of what the camera should show.
+    read_noise_e : float or None
+        The read noise that fits gain and offset, e⁻; None where there is too little noise.
     free : CameraEstimate
         Gain and offset as the noise tells them; may be refused.
     with_offset : CameraEstimate
@@ -58,17 +62,25 @@ def tell_wrong_variance(
         f"Movie {name}: {DOES_NOT_FIT} the camera values: its variance is {ratio:.2g} times what "
         f"e_per_adu = {e_per_adu:g}, em_gain = {camera.em_gain:g} and offset_adu = {offset:g} imply"
     )
-    by_gain = by_offset = ""
+    by_gain = by_offset = by_read_noise = ""
     if with_offset.e_per_adu is not None:
         fitting = with_offset.e_per_adu
         by_gain = f"e_per_adu near {fitting:.2g}{_multiplied(camera, e_per_adu / fitting)}"
     if with_gain.offset_adu is not None:
         by_offset = f"offset_adu near {with_gain.offset_adu:.4g}"
+    if read_noise_e is not None:
+        by_read_noise = f"read_noise_e near {read_noise_e:.2g}"
     if _differs(e_per_adu, free) and by_gain:
         return f"{said}; {by_gain} would fit: {_TAKE_GAIN}; {_OTHERWISE}"
-    if free.e_per_adu is not None and free.confidence in ("high", "medium") and by_offset:
-        return f"{said}; the gain fits, and {by_offset} would: {_TAKE_OFFSET}; {_OTHERWISE}"
-    either = " or ".join(one for one in (by_gain, by_offset) if one)
+    if with_gain.offset_adu is not None and read_noise_e is not None and with_gain.offset_adu < 0:
+        by_offset = ""  # no camera has an offset below zero
+    if free.e_per_adu is not None and free.confidence in ("high", "medium") and (by_offset or by_read_noise):
+        fitting_too = " or ".join(one for one in (by_offset, by_read_noise) if one)
+        take = "; ".join(
+            [*([_TAKE_OFFSET] if by_offset else []), *([_TAKE_READ_NOISE] if by_read_noise and not by_offset else [])]
+        )
+        return f"{said}; the gain fits, and {fitting_too} would: {take}; {_OTHERWISE}"
+    either = " or ".join(one for one in (by_gain, by_offset, by_read_noise) if one)
     return f"{said}{f'; {either} would fit' if either else ''}: {_TAKE_GAIN}, and {_TAKE_OFFSET}; {_OTHERWISE}"
 
 

@@ -229,6 +229,19 @@ def check_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = 
     MovieError
         When the movie cannot be read or is constant.
     """
+    return judge_camera(movie, camera, psf_sigma_px=psf_sigma_px)[0]
+
+
+def judge_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = None) -> tuple[list[str], float | None]:
+    """As :func:`check_camera`, with the read noise that would account for noise beyond what the camera should show.
+
+    Returns
+    -------
+    warnings : list of str
+        As of :func:`check_camera`.
+    read_noise_e : float or None
+        Standard deviation in e⁻ before division by the EM gain; None where the noise fits, or is too small.
+    """
     sample = draw_sample(movie)
     excess = camera.excess_noise_factor
     # The mean, because variances add up: a few noisy pixels of a map count where there is little light.
@@ -238,24 +251,25 @@ def check_camera(movie: Frames, camera: Camera, *, psf_sigma_px: float | None = 
     sigma = _trusted_width(width) if psf_sigma_px is None else psf_sigma_px
     line = measure_noise(sample, sigma, read_variance_e2=read_variance, excess=excess)
     if line is None:
-        return []
+        return [], None
     if _is_filtered(line, width):
-        return [
-            f"Movie {sample.name}: {_FILTERED}; photons and uncertainties will be wrong, use the raw camera frames."
-        ]
+        said = f"Movie {sample.name}: {_FILTERED}; photons and uncertainties will be wrong, use the raw camera frames."
+        return [said], None
     adu_per_e = camera.em_gain / e_per_adu
-    expected = excess * adu_per_e * max(line.mean - offset, 0.0) + read_variance * adu_per_e**2
-    expected += _QUANTIZATION_ADU2 if sample.integer else 0.0
+    of_light = excess * adu_per_e * max(line.mean - offset, 0.0)
+    of_light += _QUANTIZATION_ADU2 if sample.integer else 0.0
+    expected = of_light + read_variance * adu_per_e**2
     ratio = line.variance / expected
     if 1 / MISFIT < ratio < MISFIT or abs(line.variance - expected) < ERRORS * line.variance_error:
-        return []
+        return [], None
+    read_noise_e = e_per_adu * float(np.sqrt(line.variance - of_light)) if ratio > 1 else None
     known = {"em_gain": camera.em_gain, "read_noise_e": float(np.median(camera.read_noise_e)), "psf_sigma_px": sigma}
     fitting = {
         "free": estimate_camera(sample, **known),
         "with_offset": estimate_camera(sample, offset_adu=offset, **known),
         "with_gain": estimate_camera(sample, e_per_adu=e_per_adu, **known),
     }
-    return [tell_wrong_variance(sample.name, camera, ratio, **fitting)]
+    return [tell_wrong_variance(sample.name, camera, ratio, read_noise_e=read_noise_e, **fitting)], read_noise_e
 
 
 def _trusted_width(width: WidthStatistics | None) -> float | None:

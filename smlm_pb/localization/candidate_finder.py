@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from smlm_pb.localization.candidates import Candidates, join_candidates, list_candidates, list_candidates_at
 from smlm_pb.localization.model_calibration import ModelCalibration
+from smlm_pb.localization.noise_floor import noise_floor
 from smlm_pb.localization.own_light import Pixels
 from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
 from smlm_pb.localization.significance import lone_significance
@@ -76,6 +77,7 @@ class CandidateFinder:
         self.device, self.camera, self._plan, self._unwanted = model.device, camera or Camera(), plan, unwanted
         self._psf_sigma_px, self._floor, self._least_significance = psf_sigma_px, floor, least_significance
         self._context = model.network.context_frames
+        self._noise_floor = np.float32(noise_floor(self.camera, model.card.read_noise_e[1]))
         self._calibration = ModelCalibration.from_card(model.card)
         self._population = UNKNOWN_POPULATION if population is None else population.values()
         self._photon_scale = np.float32(1.0 if population is None else population.photon_scale)
@@ -112,12 +114,14 @@ class CandidateFinder:
         context = self._context if consecutive else 0
         start, stop, _ = (within or slice(None)).indices(len(electrons))
         controls = Controls(*electrons.shape[1:])
+        lifted = electrons + self._noise_floor if self._noise_floor else electrons
         with arithmetic(self.device):
             if self._light is None:
-                listed = self._by_batches(electrons, first_frame, start, stop, context)
+                listed = self._by_batches(lifted, first_frame, start, stop, context)
             else:
                 groups, whole = controls.take(*self._light(electrons[start:stop]), first_frame + start)
-                listed = self._by_places(electrons[start:stop], first_frame + start, groups, whole)
+                listed = self._by_places(lifted[start:stop], first_frame + start, groups, whole)
+        listed.rows["background"] -= self._noise_floor * np.float32(self.camera.excess_noise_factor)
         parts = [self._finish(rows, electrons, first_frame) for rows in _portions(listed.rows)]
         found = join_candidates([Candidates(listed.rows[:0], listed.expected_unlisted), *parts])
         return found._replace(expected_unlisted=found.expected_unlisted + controls.dark_mass(found.rows))

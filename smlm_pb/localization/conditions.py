@@ -6,8 +6,11 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from smlm_pb.camera import Camera
 from smlm_pb.localization.job import Job
+from smlm_pb.localization.noise_floor import noise_floor
 from smlm_pb.localization.settings import (
     ASSUMED,
     CAMERA_VALUES,
@@ -148,7 +151,7 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     warnings += check_hot_pixels(looked_at, camera)
     background_e, remarks = _background(sample, camera, origin)
     warnings += remarks
-    warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, origin)
+    warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, camera, origin)
     once = tuple(dict.fromkeys(warnings))
     return Conditions(camera, pixel_size_nm, psf_sigma_px, background_e, frames, origin, once)
 
@@ -174,14 +177,21 @@ def _psf_sigma(
 def _camera(
     movie: Movie, sample: FrameSample, settings: JobSettings, psf_sigma_px: float | None, origin: dict[str, str]
 ) -> tuple[Camera, list[str]]:
-    from smlm_pb.localization.estimate import check_camera, estimate_camera
+    from smlm_pb.localization.estimate import estimate_camera, judge_camera
 
     given = settings.given_camera_values
     origin |= dict.fromkeys(CAMERA_VALUES if settings.camera is not None else given, GIVEN)
     origin.setdefault("em_gain", ASSUMED)
     if settings.camera is not None or ("offset_adu" in given and "e_per_adu" in given):
         camera = replace(settings.camera or Camera(), **given)
-        return camera, check_offset(movie, camera) + check_camera(sample, camera, psf_sigma_px=psf_sigma_px)
+        remarks, read_noise_e = judge_camera(sample, camera, psf_sigma_px=psf_sigma_px)
+        if read_noise_e is not None and "read_noise_e" not in given and not np.ndim(camera.read_noise_e):
+            # Wherever it comes from: what is noise must not be taken for molecules.
+            camera, origin["read_noise_e"] = replace(camera, read_noise_e=read_noise_e), ESTIMATED
+            remarks = [
+                f"{remark} Until then the rest counts as a read noise of {read_noise_e:.2g} e⁻." for remark in remarks
+            ]
+        return camera, check_offset(movie, camera) + remarks
     estimate = estimate_camera(sample, psf_sigma_px=psf_sigma_px, **given)
     camera = estimate.to_camera()
     check_offset(movie, camera)  # refuses an estimate that the pixels contradict, as after cosmic rays
@@ -197,7 +207,9 @@ def _background(sample: FrameSample, camera: Camera, origin: dict[str, str]) -> 
     return float(estimate.background), list(estimate.warnings)
 
 
-def _outside(name: str, card: ModelCard, psf_sigma_px: float, background_e: float, origin: dict[str, str]) -> list[str]:
+def _outside(
+    name: str, card: ModelCard, psf_sigma_px: float, background_e: float, camera: Camera, origin: dict[str, str]
+) -> list[str]:
     """Say where the movie lies outside what the model was trained for; ``background_e`` in effective electrons."""
     warnings = []
     low, high = card.psf_sigma_px
@@ -210,9 +222,13 @@ def _outside(name: str, card: ModelCard, psf_sigma_px: float, background_e: floa
             f"Movie {name}: the PSF of {psf_sigma_px:.3g} px ({origin['psf_sigma_px']}) lies outside the {low:g} to "
             f"{high:g} px of model '{card.name}', which is told {nearest:g} px: {remedy}, or train one."
         )
-    if background_e > card.background_e[1] * _BACKGROUND_TOLERANCE:
+    most_e = card.background_e[1] * _BACKGROUND_TOLERANCE
+    of_noise_e = noise_floor(camera, card.read_noise_e[1])
+    if background_e + of_noise_e > most_e:
+        alone = background_e > most_e
+        extra = " is" if alone else f" and its read noise, which counts as {of_noise_e:.3g} e⁻ more, are"
         warnings.append(
-            f"Movie {name}: the background of {background_e:.3g} e⁻ per pixel is beyond the "
+            f"Movie {name}: the background of {background_e:.3g} e⁻ per pixel{extra} beyond the "
             f"{card.background_e[1]:g} e⁻ of model '{card.name}': check offset_adu and e_per_adu, or use another model."
         )
     return warnings

@@ -18,6 +18,7 @@ from smlm_pb.localization.camera_estimate import (
     check_camera,
     estimate_camera,
     estimate_gain_and_offset,
+    judge_camera,
 )
 from smlm_pb.localization.frame_sample import FrameSample, draw_sample
 from smlm_pb.localization.psf_width import measure_width
@@ -36,6 +37,7 @@ __all__ = [
     "estimate_camera",
     "estimate_gain_and_offset",
     "estimate_psf_sigma",
+    "judge_camera",
 ]
 
 #: Relative standard errors of the PSF width beyond which a warning is given, and beyond which it is refused.

@@ -26,6 +26,9 @@ class ModelCard:
         Settings of the network.
     psf_sigma_px, photons, background_e, density_per_px2 : (float, float)
         Range of validity: what the training simulated.
+    read_noise_e : (float, float)
+        Read noise of the training; more of it is shown to the network as background, see
+        :mod:`smlm_pb.localization.noise_floor`.
     training : dict
         Experiment, command, seed, steps, seconds, version.
     accuracy : dict
@@ -51,6 +54,7 @@ class ModelCard:
     photons: Range
     background_e: Range
     density_per_px2: Range
+    read_noise_e: Range = (0.3, 3.0)
     training: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
@@ -81,7 +85,9 @@ class ModelCard:
         path = folder / CARD_FILE
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            for name in ("psf_sigma_px", "photons", "background_e", "density_per_px2"):
+            for name in ("psf_sigma_px", "photons", "background_e", "density_per_px2", "read_noise_e"):
+                if name == "read_noise_e" and name not in content:  # cards of former versions
+                    continue
                 low, high = content[name]
                 content[name] = (float(low), float(high))
             return cls(**content)

@@ -26,7 +26,7 @@ GIVEN, FROM_FILE, ESTIMATED, ASSUMED = "given", "from the file", "estimated", "a
 #: What is done unless something else is asked for; ``auto`` costs time and adds columns.
 DEFAULT_REFINE = "off"
 #: Camera values that can be given one by one.
-CAMERA_VALUES = ("offset_adu", "e_per_adu", "em_gain")
+CAMERA_VALUES = ("offset_adu", "e_per_adu", "em_gain", "read_noise_e")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class JobSettings:
         The whole camera, also with maps; the single values below replace its own.
     pixel_size_nm : float, optional
         Edge of a camera pixel in the sample, nm.
-    offset_adu, e_per_adu, em_gain : float, optional
+    offset_adu, e_per_adu, em_gain, read_noise_e : float, optional
         See :class:`smlm_pb.camera.Camera`.
     psf_sigma_px : float, optional
         Width of the point-spread function, px.
@@ -65,6 +65,7 @@ class JobSettings:
     offset_adu: float | None = None
     e_per_adu: float | None = None
     em_gain: float | None = None
+    read_noise_e: float | None = None
     psf_sigma_px: float | None = None
     threshold: float | str = "auto"
     frames: tuple[int, int | None] | None = None
@@ -164,6 +165,8 @@ class Conditions:
             "psf_sigma_px": f"PSF {self.psf_sigma_px:.3g} px",
             "background_e": f"background {self.background_e:.3g} e⁻/px",
         }
+        if self.origin.get("read_noise_e") in (GIVEN, ESTIMATED):
+            values["read_noise_e"] = f"read noise {np.median(camera.read_noise_e):.3g} e⁻"
         told = [f"{text} ({self.origin[name]})" if name in self.origin else text for name, text in values.items()]
         return ", ".join(told)
 

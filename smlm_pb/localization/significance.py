@@ -197,8 +197,9 @@ def sample_electrons(movie: Movie, camera: Camera, frames: tuple[int, int]) -> n
 
 
 def read_variance(camera: Camera) -> float:
-    """Variance of the read noise in electrons whose photon noise has variance = mean, e⁻²."""
-    return float(np.median(camera.read_variance_e2)) / camera.excess_noise_factor**2
+    """Variance of read noise and of rounding in the converter, e⁻², where photon noise has variance = mean."""
+    step_e = float(np.median(camera.e_per_adu)) / camera.em_gain
+    return (float(np.median(camera.read_variance_e2)) + step_e**2 / 12) / camera.excess_noise_factor**2
 
 
 def _skewness(camera: Camera) -> float:

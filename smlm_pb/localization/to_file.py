@@ -78,6 +78,7 @@ def localize_to_file(
     offset_adu: float | None = None,
     e_per_adu: float | None = None,
     em_gain: float | None = None,
+    read_noise_e: float | None = None,
     psf_sigma_px: float | None = None,
     threshold: float | str = "auto",
     device: str = "auto",
@@ -103,8 +104,8 @@ def localize_to_file(
         Anything that :func:`smlm_pb.open_movie` opens.
     out_dir : path
         Folder of the results; made if it is missing.
-    model, camera, pixel_size_nm, offset_adu, e_per_adu, em_gain, psf_sigma_px, threshold, device, frames, floor,
-    refine, precision
+    model, camera, pixel_size_nm, offset_adu, e_per_adu, em_gain, read_noise_e, psf_sigma_px, threshold, device, frames,
+    floor, refine, precision
         As for :func:`smlm_pb.localize`.
     overwrite : bool
         Replace a table, or an unfinished run, that is there already.
@@ -140,6 +141,7 @@ def localize_to_file(
         offset_adu=offset_adu,
         e_per_adu=e_per_adu,
         em_gain=em_gain,
+        read_noise_e=read_noise_e,
         psf_sigma_px=psf_sigma_px,
         threshold=threshold,
         frames=frames,

@@ -58,6 +58,7 @@ def localize(
     offset_adu: float | None = None,
     e_per_adu: float | None = None,
     em_gain: float | None = None,
+    read_noise_e: float | None = None,
     psf_sigma_px: float | None = None,
     threshold: float | str = "auto",
     device: str = "auto",
@@ -85,8 +86,9 @@ def localize(
         The whole camera; single values below replace its own.
     pixel_size_nm : float, optional
         Edge of a camera pixel in the sample, nm; without it positions are in pixels only.
-    offset_adu, e_per_adu, em_gain : float, optional
-        Camera offset in ADU, photo-electrons per ADU before multiplication, electron-multiplication gain.
+    offset_adu, e_per_adu, em_gain, read_noise_e : float, optional
+        Camera offset in ADU, photo-electrons per ADU before multiplication, electron-multiplication gain, standard
+        deviation of the read noise in e⁻ before division by that gain.
     psf_sigma_px : float, optional
         Standard deviation of the point-spread function, px.
     threshold : float or "auto"
@@ -141,6 +143,7 @@ def localize(
         offset_adu=offset_adu,
         e_per_adu=e_per_adu,
         em_gain=em_gain,
+        read_noise_e=read_noise_e,
         psf_sigma_px=psf_sigma_px,
         threshold=threshold,
         frames=frames,

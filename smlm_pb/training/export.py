@@ -72,6 +72,7 @@ def export_model(
         photons=_effective(scenes.photons, scenes.em_fraction),
         background_e=_effective(scenes.background_e, scenes.em_fraction),
         density_per_px2=(0.0, scenes.dense_density_per_px2[1]),
+        read_noise_e=scenes.read_noise_e,
         training={
             "command": command,
             "seed": experiment.seed,
