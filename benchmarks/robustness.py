@@ -18,7 +18,7 @@ import numpy as np
 from _report import COLOURS, Table, load, make_parser, mean, new_figure, number, parse, publish, run_as_program
 
 from smlm_pb.errors import SmlmPbError
-from smlm_pb.evaluation import evaluate
+from smlm_pb.evaluation import evaluate, match
 from smlm_pb.simulation.corrupted_movie import bead_position, simulate_corrupted
 from smlm_pb.simulation.corruptions import CLEAN, CORRUPTIONS, TOLD_PSF_SIGMA_PX, Experiment
 
@@ -31,6 +31,8 @@ TOLERANCES_NM = (50.0, 100.0)
 MAIN_NM = 100.0
 #: What lies so near the bead is not scored.
 BEAD_PX = 8.0
+#: A shift of all molecules is looked for up to here, where so many are matched.
+FARTHEST_SHIFT_NM, FEWEST_FOR_SHIFT = 250.0, 20
 #: A loss of Jaccard index that a user would want to know of.
 HARM = 0.1
 #: Movies of the suite have seeds of their own, the same for every severity: only the corruption differs.
@@ -107,14 +109,15 @@ def _one(experiment: Experiment, model: Any, args: Any, frames: int, seed: int) 
                     "warned": True, "warnings": [str(error)]}  # fmt: skip
     said = [str(one.message) for one in told if issubclass(one.category, UserWarning)]
     place = bead_position(experiment, SIZE_PX)
-    scores = evaluate(
-        without_bead(found, place), without_bead(truth, place), tolerance_nm=TOLERANCES_NM, chance=False, check=False
-    )
+    truth = without_bead(truth, place)
+    found, shift_px = without_common_shift(without_bead(found, place), truth)
+    scores = evaluate(found, truth, tolerance_nm=TOLERANCES_NM, chance=False, check=False)
     main_score = scores.at(MAIN_NM)
     return {
         **{f"jaccard_{tolerance:g}": scores.at(tolerance).jaccard for tolerance in TOLERANCES_NM},
         "precision": main_score.precision,
         "recall": main_score.recall,
+        "shift_nm": float(np.hypot(*shift_px)) * truth.info.pixel_size_nm,
         "rmse_nm": float(np.sqrt((main_score.rmse_x_nm**2 + main_score.rmse_y_nm**2) / 2)),
         "pull": (main_score.pull_std_x + main_score.pull_std_y) / 2,
         "expected_jaccard": found.provenance[-1]["threshold"]["jaccard"],
@@ -128,6 +131,19 @@ def without_bead(table: Localizations, place: tuple[float, float] | None) -> Loc
     if place is None:
         return table
     return table.select(np.hypot(table["x"] - place[0], table["y"] - place[1]) > BEAD_PX)
+
+
+def without_common_shift(found: Localizations, truth: Localizations) -> tuple[Localizations, tuple[float, float]]:
+    """Molecules without what all of them are shifted by, and that shift along x and y, px.
+
+    No microscope tells where an image lies as a whole: a PSF with coma has its bright core beside the centre of its
+    light.
+    """
+    pairs = match(found, truth, FARTHEST_SHIFT_NM)
+    if len(pairs.pred) < FEWEST_FOR_SHIFT:
+        return found, (0.0, 0.0)
+    x, y = (float(np.median(found[axis][pairs.pred] - truth[axis][pairs.truth])) for axis in "xy")
+    return found.with_columns(x=found["x"] - x, y=found["y"] - y), (x, y)
 
 
 def summarise(clean: dict[str, Any], points: Sequence[dict[str, Any]]) -> dict[str, Any]:

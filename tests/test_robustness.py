@@ -179,6 +179,17 @@ def test_the_benchmark_runs(script, tmp_path):
     assert again["results"]["points"] == record["results"]["points"]
 
 
+def test_a_shift_of_all_molecules_is_no_error(script):
+    robustness = script("robustness")
+    _, truth = simulate_corrupted(CLEAN, frames=8, size_px=64, seed=5)
+    moved = truth.with_columns(x=truth["x"] + 1.2, y=truth["y"] - 0.4)
+    back, shift = robustness.without_common_shift(moved, truth)
+    assert shift == pytest.approx((1.2, -0.4), abs=1e-4)
+    assert back["x"] == pytest.approx(truth["x"], abs=1e-4)
+    few = moved.select(slice(0, 5))
+    assert robustness.without_common_shift(few, truth) == (few, (0.0, 0.0))
+
+
 def point(severity, jaccard, warned, corruption="a"):
     return {"corruption": corruption, "severity": severity, "jaccard_100": jaccard, "warned": warned}
 
