@@ -87,6 +87,17 @@ def test_microtubules_run(script, tiny_model, movie_and_truth, tmp_path):
     assert record["results"]["facts"]["origin"]["e_per_adu"] == "estimated"
 
 
+def test_information_runs(script, tiny_model, movie_and_truth, tmp_path):
+    paths = ("--movie", movie_and_truth / "movie.tif", "--truth", movie_and_truth / "truth.csv")
+    options = [*paths, "--models", tiny_model["silent"], tiny_model["busy"], "--threads", 1]
+    assert script("information").main(["--quick", "--out", str(tmp_path), *map(str, options)]) == 0
+    record = json.loads((tmp_path / "information.json").read_text(encoding="utf-8"))
+    assert len(record["results"]["crowds"]) == 10
+    assert all(0 <= j <= 1 for row in record["results"]["crowds"] for j in row["jaccard"].values())
+    assert all(len(row) == len(table["columns"]) for table in record["tables"] for row in table["rows"])
+    assert (tmp_path / "information.png").stat().st_size > 5000
+
+
 def test_picasso_movie_runs(script, tiny_model, movie_and_truth, tmp_path):
     paths = ("--movie", movie_and_truth / "movie.tif", "--picasso-table", movie_and_truth / "picasso.hdf5")
     record = run_quick(script, "picasso_movie", tiny_model["busy"], tmp_path, *paths, "--offset-adu", 100)
