@@ -122,7 +122,7 @@ def test_the_filter_is_a_fit_at_every_pixel(sigma_px):
     for row, column in ((0, 0), (3, 30), (12, 15), (24, 8)):
         window = around[row : row + 2 * half + 1, column : column + 2 * half + 1].ravel()
         (light, background), *_ = np.linalg.lstsq(np.column_stack((spot, np.ones_like(spot))), window)
-        error = np.sqrt((background + 4.0) / np.square(spot - spot.mean()).sum())
+        error = np.sqrt((background + 4.0 + 1 / 12) / np.square(spot - spot.mean()).sum())
         assert filtered[row, column] == pytest.approx(light / error, abs=2e-3)
 
 

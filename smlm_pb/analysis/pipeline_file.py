@@ -32,6 +32,9 @@ class LocalizeStep(_Section):
     offset_adu: float | None = Field(None, description="camera offset in ADU", examples=[100])
     e_per_adu: float | None = Field(None, gt=0, description="photo-electrons per ADU before EM gain", examples=[0.5])
     em_gain: float | None = Field(None, ge=1, description="electron-multiplication gain; 1 without", examples=[1])
+    read_noise_e: float | None = Field(
+        None, ge=0, description="standard deviation of the camera's read noise, e⁻", examples=[1.6]
+    )
     model: str = Field("default", min_length=1, description="a shipped model or a folder", examples=["default"])
     threshold: float | str = Field("auto", description="smallest probability that is kept", examples=["auto"])
     psf_sigma_px: float | None = Field(

@@ -26,9 +26,6 @@ class ModelCard:
         Settings of the network.
     psf_sigma_px, photons, background_e, density_per_px2 : (float, float)
         Range of validity: what the training simulated.
-    read_noise_e : (float, float)
-        Read noise of the training; more of it is shown to the network as background, see
-        :mod:`smlm_pb.localization.noise_floor`.
     training : dict
         Experiment, command, seed, steps, seconds, version.
     accuracy : dict
@@ -45,6 +42,9 @@ class ModelCard:
         :class:`smlm_pb.localization.neighbour_pull.NeighbourPull`.
     classes : list of str
         Names of the classes that the model tells apart; empty where there is one kind of molecules.
+    read_noise_e : (float, float)
+        Read noise of the training; more of it is shown to the network as background, see
+        :mod:`smlm_pb.localization.noise_floor`.
     """
 
     name: str
@@ -54,7 +54,6 @@ class ModelCard:
     photons: Range
     background_e: Range
     density_per_px2: Range
-    read_noise_e: Range = (0.3, 3.0)
     training: dict[str, Any] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
@@ -62,6 +61,7 @@ class ModelCard:
     statement_calibration: dict[str, Any] = field(default_factory=dict)
     neighbour_pull: dict[str, Any] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
+    read_noise_e: Range = (0.3, 3.0)
 
     def to_json(self) -> str:
         """The card as it stands in its file."""
