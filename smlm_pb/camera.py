@@ -6,6 +6,7 @@ photo-electron, as in Picasso; ThunderSTORM and DECODE additionally divide by th
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -39,6 +40,9 @@ class Camera:
         Standard deviation of the read noise in e⁻ at the output, before division by ``em_gain``.
     quantum_efficiency : float
         Photo-electrons per photon; used by the simulator only.
+    bad_pixels : sequence of (int, int)
+        Rows and columns of pixels that tell nothing of the light, such as hot ones: in photo-electrons they are what
+        those around them suggest. The simulator does not know them.
 
     Raises
     ------
@@ -52,6 +56,7 @@ class Camera:
     read_noise_e: ScalarOrMap = 1.6
     quantum_efficiency: float = 1.0
     estimated: tuple[str, ...] = field(default=(), compare=False)
+    bad_pixels: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         rules = (
@@ -77,6 +82,7 @@ class Camera:
                 raise CameraError(f"Camera value {name} = {shown} must {rule}: {remedy}.")
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, numbers)
+        object.__setattr__(self, "bad_pixels", _checked_places(self.bad_pixels))
 
     @property
     def excess_noise_factor(self) -> float:
@@ -109,6 +115,10 @@ class Camera:
         self._check_maps(np.shape(adu))
         factor = np.asarray(self.e_per_adu, dtype=np.float32) / np.float32(self.em_gain)
         electrons = (np.asarray(adu, dtype=np.float32) - np.asarray(self.offset_adu, dtype=np.float32)) * factor
+        if self.bad_pixels:
+            from smlm_pb.bad_pixels import fill_in
+
+            fill_in(electrons, np.array(self.bad_pixels))
         return electrons
 
     def digitize(
@@ -153,6 +163,11 @@ class Camera:
                     f"Camera map {name} is {size[0]}×{size[1]} pixels, the frames are"
                     f" {'×'.join(map(str, shape[-2:]))}: crop the map to the region of the chip that was read out."
                 )
+        if self.bad_pixels and not (np.array(self.bad_pixels) < shape[-2:]).all():
+            raise CameraError(
+                f"Camera value bad_pixels names places beyond the frames of {'×'.join(map(str, shape[-2:]))} pixels: "
+                "count rows and columns from the first pixel that was read out."
+            )
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Camera:
@@ -163,7 +178,8 @@ class Camera:
         CameraError
             When a value is impossible.
         """
-        return cls(**{**plain, "estimated": tuple(plain.get("estimated", ()))})
+        places = tuple((row, column) for row, column in plain.get("bad_pixels", ()))
+        return cls(**{**plain, "estimated": tuple(plain.get("estimated", ())), "bad_pixels": places})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for provenance; maps are summarised by their median."""
@@ -173,3 +189,15 @@ class Camera:
             else (list(value) if isinstance(value, tuple) else float(np.median(value)))
             for name, value in asdict(self).items()
         }
+
+
+def _checked_places(places: object) -> tuple[tuple[int, int], ...]:
+    """Rows and columns as plain numbers; CameraError where they are none."""
+    try:
+        array = np.asarray(places, dtype=object).reshape(-1, 2)
+        plain = tuple((operator.index(row), operator.index(column)) for row, column in array)
+    except (TypeError, ValueError):
+        plain = ((-1, -1),)
+    if any(min(place) < 0 for place in plain):
+        raise CameraError("Camera value bad_pixels must hold pairs of row and column, from 0 on, e.g. [(12, 200)].")
+    return plain

@@ -21,7 +21,7 @@ from smlm_pb.localization.settings import (
     JobSettings,
     frame_range,
 )
-from smlm_pb.movies import ReadOnce, check_hot_pixels, check_movie, check_offset
+from smlm_pb.movies import ReadOnce, check_movie, check_offset, find_hot_pixels, tell_hot_pixels
 from smlm_pb.pixel_size import tell_implausible
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ def resolve(movie: Movie, settings: JobSettings, card: ModelCard) -> Conditions:
     known_sigma_px = psf_sigma_px if origin["psf_sigma_px"] != ASSUMED else None
     camera, remarks = _camera(looked_at, sample, settings, known_sigma_px, origin)
     warnings += remarks
-    warnings += check_hot_pixels(looked_at, camera)
+    hot = find_hot_pixels(looked_at, camera)
+    warnings += tell_hot_pixels(movie.name, hot)
+    camera = replace(camera, bad_pixels=(*camera.bad_pixels, *hot.tolist()))
     background_e, remarks = _background(sample, camera, origin)
     warnings += remarks
     warnings += _outside(movie.name, card, psf_sigma_px, background_e / camera.excess_noise_factor, camera, origin)

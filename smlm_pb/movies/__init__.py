@@ -1,6 +1,6 @@
 """Anything that is a movie, read by blocks of frames."""
 
-from smlm_pb.movies.checks import check_block, check_hot_pixels, check_movie, check_offset
+from smlm_pb.movies.checks import check_block, check_movie, check_offset, find_hot_pixels, tell_hot_pixels
 from smlm_pb.movies.movie import (
     MIN_SIDE_PX,
     Movie,
@@ -20,13 +20,14 @@ __all__ = [
     "MovieBase",
     "ReadOnce",
     "check_block",
-    "check_hot_pixels",
     "check_movie",
     "check_offset",
     "even_frames",
+    "find_hot_pixels",
     "frames_per_block",
     "iterate_blocks",
     "natural_key",
     "open_movie",
     "sample_frames",
+    "tell_hot_pixels",
 ]

@@ -86,7 +86,7 @@ def check_offset(movie: Movie, camera: Camera) -> list[str]:
     return _check_offset(movie, sample_frames(movie, at_most=_SAMPLE_FRAMES)[1], camera)
 
 
-def check_hot_pixels(movie: Movie, camera: Camera) -> list[str]:
+def find_hot_pixels(movie: Movie, camera: Camera) -> npt.NDArray[np.intp]:
     """Look for single pixels that are brighter than those around them all the time.
 
     Parameters
@@ -94,17 +94,18 @@ def check_hot_pixels(movie: Movie, camera: Camera) -> list[str]:
     movie : Movie
         An open movie; up to 32 frames, evenly spread, are read.
     camera : Camera
-        Its maps of offset and gain are taken into account.
+        Its maps of offset and gain, and the bad pixels that it knows, are taken into account.
 
     Returns
     -------
-    list of str
-        One warning, or none.
+    array (n, 2), int
+        Rows and columns, the hottest first; none where so many seem hot that it is a pattern.
     """
+    nothing = np.empty((0, 2), np.intp)
     pixels = movie.height * movie.width
     _, frames = sample_frames(movie, at_most=min(_SAMPLE_FRAMES, max(_STILL_FRAMES, _HOT_SAMPLE_PX // pixels)))
     if len(frames) < _STILL_FRAMES or min(frames.shape[1:]) < 3:
-        return []
+        return nothing
     electrons = camera.to_electrons(frames)
     usual = np.median(electrons, axis=0)
     noise = max(1.4826 * float(np.median(np.abs(electrons - usual))), 1e-6)
@@ -113,20 +114,25 @@ def check_hot_pixels(movie: Movie, camera: Camera) -> list[str]:
     # Few rise so far above their neighbours; only of these the level around is asked for.
     single = np.argwhere(usual - beside > (1 - _HOT_BESIDE) * _HOT_RISE * noise)
     if not len(single):
-        return []
+        return nothing
     row, column = single.T
     level = np.median(sliding_window_view(np.pad(usual, 2, mode="edge"), (5, 5))[row, column], axis=(1, 2))
     rise = usual[row, column] - level
     is_hot = (rise > _HOT_RISE * noise) & (beside[row, column] - level < _HOT_BESIDE * rise)
     hot, rise = single[is_hot], rise[is_hot]
-    if not 0 < len(hot) <= _MOST_HOT * pixels:
+    return hot[np.argsort(-rise, kind="stable")] if len(hot) <= _MOST_HOT * pixels else nothing
+
+
+def tell_hot_pixels(name: str, hot: npt.NDArray[np.intp]) -> list[str]:
+    """Say which pixels of a movie are hot, from :func:`find_hot_pixels`, and that they are filled in."""
+    if not len(hot):
         return []
-    hottest = hot[np.argmax(rise)]
-    many = f"{len(hot)} pixels are" if len(hot) > 1 else "one pixel is"
+    row, column = hot[0]
+    many, they = (f"{len(hot)} pixels are", "they are") if len(hot) > 1 else ("one pixel is", "it is")
     return [
-        f"Movie {movie.name}: {many} always brighter than those around (hot pixels; the hottest is row {hottest[0]}, "
-        f"column {hottest[1]}), and may be taken for molecules: give the mean of a dark movie as the camera's offset, "
-        "pixel by pixel (in Python, Camera(offset_adu=map)), or leave these places out of the table."
+        f"Movie {name}: {many} always brighter than those around (hot pixels; the hottest is row {row}, column "
+        f"{column}); {they} filled in from those around. Molecules there are measured better with the mean of a dark "
+        "movie as the camera's offset, pixel by pixel (in Python, Camera(offset_adu=map))."
     ]
 
 
