@@ -123,11 +123,11 @@ def neighbourhood(
     column_px = int(np.clip(round(x), 0, movie.width - 1))
     top, left = max(0, row_px - radius_px), max(0, column_px - radius_px)
     bottom, right = min(movie.height, row_px + radius_px + 1), min(movie.width, column_px + radius_px + 1)
-    adu = movie.read(frame, frame + 1)[0, top:bottom, left:right].astype(np.float32)
+    adu = movie.read(frame, frame + 1)[0].astype(np.float32)
     camera, psf_sigma_px = conditions_of(table)
     if camera is None or psf_sigma_px is None:
-        return Neighbourhood(adu, None, top, left, "ADU")
-    electrons = camera.to_electrons(adu)
+        return Neighbourhood(adu[top:bottom, left:right], None, top, left, "ADU")
+    electrons = camera.to_electrons(adu)[top:bottom, left:right]
     around = np.flatnonzero(
         mask
         & (table.frame == frame)

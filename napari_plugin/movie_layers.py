@@ -311,11 +311,23 @@ def placed_in_whole(table: Localizations, region: Region | None, whole: MovieInf
     """
     if region is None or whole is None:
         return table
-    from smlm_pb.localizations import MovieInfo
+    from smlm_pb.localizations import Localizations, MovieInfo
 
     moved = table.with_columns(x=table.x + np.float32(region.left), y=table.y + np.float32(region.top))
     pixel_size_nm = table.info.pixel_size_nm or whole.pixel_size_nm
-    return moved.with_info(MovieInfo(whole.n_frames, whole.height, whole.width, pixel_size_nm, whole.name))
+    info = MovieInfo(whole.n_frames, whole.height, whole.width, pixel_size_nm, whole.name)
+    history = [_with_moved_pixels(step, region) for step in table.provenance]
+    return Localizations(moved.columns, info, history)
+
+
+def _with_moved_pixels(step: dict[str, Any], region: Region) -> dict[str, Any]:
+    """A step of a table's history, with the bad pixels of its camera where they are in the whole frames."""
+    conditions = step.get("conditions") or {}
+    camera = conditions.get("camera") or {}
+    if not camera.get("bad_pixels"):
+        return step
+    places = [[row + region.top, column + region.left] for row, column in camera["bad_pixels"]]
+    return {**step, "conditions": {**conditions, "camera": {**camera, "bad_pixels": places}}}
 
 
 def region_of_shapes(shapes: Any, layer: Any) -> Region | None:

@@ -530,6 +530,30 @@ def test_neighbourhood_shows_data_model_and_a_small_residual(model):
     assert "nm)" in values["x"]
 
 
+def test_hot_pixels_are_filled_in_where_they_are_in_the_whole_movie(model):
+    """Found in a region, told in the history of the table, and not seen in a close look."""
+    import smlm_pb
+
+    frames = noisy_movie()
+    hot = frames.copy()
+    hot[:, 20, 17] += 900
+    region = movie_layers.Region(4, 32, 8, 44)
+    part = np.ascontiguousarray(hot[:, region.top : region.bottom, region.left : region.right])
+    with pytest.warns(UserWarning, match="hot pixels"):
+        table = smlm_pb.localize(
+            part, model=model, pixel_size_nm=100.0, offset_adu=100, e_per_adu=0.5, psf_sigma_px=1.1
+        )
+    placed = movie_layers.placed_in_whole(table, region, MovieInfo(*frames.shape, 100.0))
+    camera, _ = inspection.conditions_of(placed)
+    assert camera.bad_pixels == ((20, 17),)
+    assert table.provenance[-1]["conditions"]["camera"]["bad_pixels"] != [(20, 17)]
+    at = Localizations({**{name: [0] for name in placed}, "x": [17], "y": [20]}, placed.info, placed.provenance)
+    movie = movie_layers.movie_of_layer(Image(hot))
+    around = inspection.neighbourhood(movie, at, np.ones(1, bool), 0)
+    clean = camera.to_electrons(frames[0])[around.top : around.top + 13, around.left : around.left + 13]
+    assert around.data == pytest.approx(clean, abs=60)
+
+
 def test_nearest_molecule_is_of_the_same_frame_and_not_hidden():
     table = Localizations({"frame": [0, 0, 1], "x": [5, 9, 5.5], "y": [5, 9, 5.5]}, INFO)
     everything = np.ones(3, bool)
