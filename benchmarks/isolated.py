@@ -31,6 +31,8 @@ TOLERANCE_NM = 250.0
 READ_NOISE_E = 1.6
 #: With less than this share found, what is found is a lucky choice, and its errors say little.
 LEAST_RECALL = 0.9
+#: Largest error over the bound.
+GOAL = 1.05
 #: Conditions over which the goals are summarised.
 CORE_PHOTONS, CORE_BACKGROUND_E = (500.0, 5000.0), (10.0, 100.0)
 BINS = 20

@@ -137,6 +137,19 @@ def test_killed_runs_end_alike(script, tiny_model, tmp_path):
     assert not any(run["left_over"] for run in record["results"]["runs"])
 
 
+def test_a_card_names_the_goals_that_are_missed(script):
+    goals_missed = script("update_cards").goals_missed
+    stack = {"jaccard_25nm": 0.42, "jaccard_50nm": 0.76, "jaccard_100nm": 0.1}
+    assert goals_missed(stack) == {"jaccard_25nm_goal": 0.45}
+    sweep = {"jaccard_100nm_at_0.25_per_um2": 0.997, "jaccard_100nm_at_6_per_um2": 0.99}
+    assert goals_missed(sweep) == {"jaccard_100nm_at_0.25_per_um2_goal": 0.998}
+    alone = {"rmse_over_bound_sigma_0.9px": 1.2, "worst_rmse_over_bound_sigma_0.9px": 1.06}
+    assert goals_missed(alone) == {"worst_rmse_over_bound_sigma_0.9px_goal": 1.05}
+    assert goals_missed({"false_per_1000_frames_background_10": 0.5, "clean": 0.3}) == {
+        "false_per_1000_frames_background_10_goal": 0.5
+    }
+
+
 def test_a_truth_that_is_found_scores_one(script):
     """The scores of a sweep, for a run that returns the truth itself with honest errors."""
     runs = script("_runs")
