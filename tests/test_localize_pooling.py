@@ -129,7 +129,7 @@ def test_the_same_as_one_pair_after_the_other(rows):
     after, expected = pool_shares(before), pool_slowly(before)
     assert len(after) == len(expected)
     for name in CANDIDATE_DTYPE.names:
-        np.testing.assert_allclose(after[name], [row[name] for row in expected], rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(after[name], [row[name] for row in expected], rtol=1e-6, atol=1e-7, err_msg=name)
 
 
 def pool_slowly(table):
