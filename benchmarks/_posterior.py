@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
+
+from smlm_pb.compiled import compiled
 
 #: Half the side of the window that holds a molecule's light, px.
 _REACH = 6
@@ -100,7 +101,7 @@ def consensus(drawn: npt.NDArray[np.float64], *, rounds: int = 4) -> npt.NDArray
     return centres
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _light(at: float, first: int, sigma: float, out: npt.NDArray[np.float64]) -> None:
     scale = 1 / (sigma * math.sqrt(2.0))
     for k in range(len(out)):
@@ -108,7 +109,7 @@ def _light(at: float, first: int, sigma: float, out: npt.NDArray[np.float64]) ->
         out[k] = 0.5 * (math.erf((left + 1) * scale) - math.erf(left * scale))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _add(image, at, photons, sigma):  # type: ignore[no-untyped-def]
     height, width = image.shape
     side = 2 * _REACH + 1
@@ -121,7 +122,7 @@ def _add(image, at, photons, sigma):  # type: ignore[no-untyped-def]
             image[top + i, left + j] += photons * rows[i] * columns[j]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled
 def _chain(  # type: ignore[no-untyped-def]
     frame, at, sigma, background, variance, low, high, steps, shares, sweeps, every, draws, seed
 ):

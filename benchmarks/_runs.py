@@ -81,6 +81,21 @@ def seed_of(*parts: float) -> int:
     return int(np.random.SeedSequence([round(1000 * part) for part in parts]).generate_state(1)[0])
 
 
+def bound_px(truth: Localizations, photons: float, background_e: float, width_px: float, read_noise_e: float) -> float:
+    """Cramér–Rao bound of molecules that stand alone, each at its own place within the pixel; root mean square, px."""
+    from smlm_pb.refinement.crlb import crlb
+
+    bound = crlb(
+        photons,
+        background_e,
+        width_px,
+        read_variance_e2=read_noise_e**2,
+        dx=truth["x"] - np.rint(truth["x"]),
+        dy=truth["y"] - np.rint(truth["y"]),
+    )
+    return float(np.sqrt(np.mean(np.concatenate([bound.sigma_x, bound.sigma_y]) ** 2)))
+
+
 def write_movie(path: Path, blocks: Iterable[npt.NDArray[np.uint16]]) -> Path:
     """Write frames (n, y, x) as one TIFF stack of single pages, which every program reads as time."""
     import tifffile

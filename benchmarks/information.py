@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from _posterior import Known, consensus, draw
 from _report import COLOURS, Table, make_parser, new_figure, number, parse, publish, run_as_program, spread
-from _runs import localize, seed_of
+from _runs import bound_px, localize, seed_of
 from microtubules import GOAL, read_truth
 
 from smlm_pb.errors import ConfigurationError
@@ -232,7 +232,6 @@ def _alone(
 ) -> dict[str, Any]:
     """Root mean square error over the Cramér–Rao bound: of the posterior's mean, and of refined molecules."""
     from smlm_pb.evaluation import match
-    from smlm_pb.refinement.crlb import crlb
     from smlm_pb.simulation import simulate
 
     ratios: dict[str, list[float]] = {"posterior": [], "refined": []}
@@ -251,15 +250,7 @@ def _alone(
             psf_sigma_px=width_px,
             refine="auto",
         )
-        bound = crlb(
-            photons,
-            background_e,
-            width_px,
-            read_variance_e2=READ_NOISE_E**2,
-            dx=truth["x"] - np.rint(truth["x"]),
-            dy=truth["y"] - np.rint(truth["y"]),
-        )
-        smallest = float(np.sqrt(np.mean(np.concatenate([bound.sigma_x, bound.sigma_y]) ** 2)))
+        smallest = bound_px(truth, photons, background_e, width_px, READ_NOISE_E)
         for name, table in (("posterior", _posterior(scene, truth, args)[1]), ("refined", run.molecules)):
             pairs = match(table, truth, 250.0)
             errors = [table.select(pairs.pred)[axis] - truth.select(pairs.truth)[axis] for axis in "xy"]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from _report import COLOURS, Table, load, make_parser, mean, new_figure, number, parse, publish, run_as_program
-from _runs import localize, seed_of
+from _runs import bound_px, localize, seed_of
 
 from smlm_pb.evaluation import match
 from smlm_pb.simulation.presets import isolated
@@ -118,20 +118,9 @@ def _measure(
 def _score(
     found: Localizations, truth: Localizations, photons: float, background_e: float, width_px: float
 ) -> tuple[dict[str, Any], Localizations]:
-    from smlm_pb.refinement.crlb import crlb
-
     pairs = match(found, truth, TOLERANCE_NM)
     mine, true = found.select(pairs.pred), truth.select(pairs.truth)
     error = {a: mine[a].astype(np.float64) - true[a].astype(np.float64) for a in "xy"}
-    # Each molecule has the bound of its own place within the pixel.
-    bound = crlb(
-        photons,
-        background_e,
-        width_px,
-        read_variance_e2=READ_NOISE_E**2,
-        dx=truth["x"] - np.rint(truth["x"]),
-        dy=truth["y"] - np.rint(truth["y"]),
-    )
     both = np.concatenate([error["x"], error["y"]])
     stated = np.concatenate([mine["sigma_x"], mine["sigma_y"]]).astype(np.float64)
     some = both.size > 0
@@ -140,7 +129,7 @@ def _score(
         "recall": len(mine) / len(truth),
         "precision": len(mine) / len(found) if len(found) else float("nan"),
         "rmse_px": float(np.sqrt(np.mean(both**2))) if some else float("nan"),
-        "bound_px": float(np.sqrt(np.mean(np.concatenate([bound.sigma_x, bound.sigma_y]) ** 2))),
+        "bound_px": bound_px(truth, photons, background_e, width_px, READ_NOISE_E),
         "pull": float(np.std(both / stated)) if some else float("nan"),
         "stated_px": float(np.sqrt(np.mean(stated**2))) if some else float("nan"),
         "bias_x_px": float(error["x"].mean()) if some else float("nan"),

@@ -18,6 +18,9 @@ os.environ["XDG_CONFIG_HOME"] = _settings_folder
 os.environ["NAPARI_CONFIG"] = os.path.join(_settings_folder, "napari.yaml")  # noqa: PTH118 - before pathlib
 
 import importlib.util  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from pathlib import Path  # noqa: E402
+from types import ModuleType  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
@@ -25,6 +28,16 @@ import pytest  # noqa: E402
 # A slow or busy machine must not fail a property; in CI the same examples are tried every time.
 hypothesis.settings.register_profile("smlm-pb", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("smlm-pb")
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Import a script of ``benchmarks/`` as if it were run from its folder, and forget it afterwards."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(str(folder))
+    yield importlib.import_module
+    for path in folder.glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,24 +1,12 @@
 """The benchmarks of the analysis: they run, and the page shows what they found."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "benchmarks"
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script as if it were run from its folder, and forget it afterwards."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 @pytest.mark.parametrize("name", ["drift", "precision_without_truth", "rendering", "errors_without_truth"])

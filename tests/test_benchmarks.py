@@ -1,8 +1,6 @@
 """The benchmarks: each runs, and its figures mean what they say."""
 
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +11,6 @@ from smlm_pb.errors import ConfigurationError
 from smlm_pb.localizations import Localizations, MovieInfo
 from smlm_pb.simulation import simulate
 from smlm_pb.simulation.presets import density_sweep
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.py"))
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script as if it were run from its folder, and forget it afterwards."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for name in NAMES:
-        sys.modules.pop(name, None)
 
 
 @pytest.fixture(scope="session")

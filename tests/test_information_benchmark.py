@@ -1,26 +1,12 @@
 """What the pixels tell at most: draws of the posterior against the whole posterior and the Cramér–Rao bound."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from smlm_pb.localization.windows import profile
 from smlm_pb.refinement.crlb import crlb
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 SIGMA, BACKGROUND, READ_VARIANCE = 1.1, 20.0, 1.0
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script as if it were run from its folder, and forget it afterwards."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 def expected(positions, photons, size=15):

@@ -1,10 +1,7 @@
 """The robustness suite: frozen, physical, and its scores mean what they say."""
 
-import importlib
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +14,8 @@ from smlm_pb.simulation.corrupted_movie import bead_position, simulate_corrupted
 from smlm_pb.simulation.corruptions import CLEAN, CORRUPTIONS, Experiment
 from smlm_pb.simulation.rendering import render_separable
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 BY_NAME = {corruption.name: corruption for corruption in CORRUPTIONS}
 ONE = (np.array([15.0]), np.array([15.0]), np.array([1000.0]), (31, 31))
-
-
-@pytest.fixture
-def script(monkeypatch):
-    """Import a script as if it were run from its folder, and forget it afterwards."""
-    monkeypatch.syspath_prepend(str(FOLDER))
-    yield importlib.import_module
-    for path in FOLDER.glob("*.py"):
-        sys.modules.pop(path.stem, None)
 
 
 def movie_of(name, severity, **options):

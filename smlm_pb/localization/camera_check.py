@@ -76,9 +76,7 @@ def tell_wrong_variance(
         by_offset = ""  # no camera has an offset below zero
     if free.e_per_adu is not None and free.confidence in ("high", "medium") and (by_offset or by_read_noise):
         fitting_too = " or ".join(one for one in (by_offset, by_read_noise) if one)
-        take = "; ".join(
-            [*([_TAKE_OFFSET] if by_offset else []), *([_TAKE_READ_NOISE] if by_read_noise and not by_offset else [])]
-        )
+        take = _TAKE_OFFSET if by_offset else _TAKE_READ_NOISE
         return f"{said}; the gain fits, and {fitting_too} would: {take}; {_OTHERWISE}"
     either = " or ".join(one for one in (by_gain, by_offset, by_read_noise) if one)
     return f"{said}{f'; {either} would fit' if either else ''}: {_TAKE_GAIN}, and {_TAKE_OFFSET}; {_OTHERWISE}"
