@@ -132,15 +132,15 @@ def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any
     """Frames per second of the networks alone, on batches of the size that the program itself chooses.
 
     Ours as it was trained, and as the program uses it: the PSF width folded into its weights, only the logits of all
-    pixels, in the arithmetic that it chooses. The others in float32, and in the same arithmetic too. Each in the better
-    of two ways: all threads on one batch, or every thread on batches of its own.
+    pixels, in the arithmetic that it chooses. The others in float32, and in bfloat16 where the device has that. Each in
+    the better of two ways: all threads on one batch, or every thread on batches of its own.
     """
     import torch
     from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
 
     from smlm_pb.localization.candidate_finder import arithmetic
     from smlm_pb.localization.pipeline import plan_work
-    from smlm_pb.localization.precision import choose_precision
+    from smlm_pb.localization.precision import choose_precision, device_has_bfloat16
     from smlm_pb.networks.inference import FixedWidthNetwork
 
     precision = choose_precision(model)
@@ -176,7 +176,7 @@ def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any
             # They are slower: a quarter of the frames is enough.
             few = max(2, frames // 4)
             found[name] = {"weights": weights, "gflop_64px": gflop, "frames_per_s": rate(theirs, few)}
-            if precision == "bfloat16":
+            if device_has_bfloat16(model.device):
                 found[f"{name}, bfloat16"] = {**found[name], "frames_per_s": rate(reduced, few)}
     return found
 

@@ -18,12 +18,14 @@ from smlm_pb.localization.sparse import REACH_PX, Controls, LightFinder
 from smlm_pb.localization.windows import profile
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.inference import FixedWidthNetwork
+from smlm_pb.networks.integer_convolution import has_integer_operations
 from smlm_pb.simulation import simulate
 from smlm_pb.simulation.presets import density_sweep
 from smlm_pb.simulation.rendering import render_separable
 
 SIGMA_PX = 1.1
 RADII = [0, 2, 3, 4]
+NEEDS_INTEGERS = pytest.mark.skipif(not has_integer_operations(), reason="torch has no integer convolutions here")
 
 
 def network_of_random_weights(precision="float32"):
@@ -53,7 +55,7 @@ def looked_at(groups, frames, row, column):
     return near
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", pytest.param("int8", marks=NEEDS_INTEGERS)])
 @pytest.mark.parametrize("reach", [0, 3])
 def test_a_crop_tells_what_the_whole_frame_tells(precision, reach):
     network = network_of_random_weights(precision)

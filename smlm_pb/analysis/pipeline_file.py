@@ -41,7 +41,7 @@ class LocalizeStep(_Section):
         None, gt=0, description="width of the point-spread function in pixels", examples=[1.2]
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:N or mps", examples=["auto"])
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto", description="arithmetic of the network", examples=["auto"]
     )
     frames: tuple[int, int | None] | None = Field(

@@ -92,10 +92,10 @@ def add_precision_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--precision``."""
     parser.add_argument(
         "--precision",
-        choices=("auto", "float32", "bfloat16"),
+        choices=("auto", "float32", "bfloat16", "int8"),
         default="auto",
-        help="arithmetic of the network; auto: bfloat16 on processors that have it, once it was checked on simulated"
-        " frames that this changes nothing",
+        help="arithmetic of the network; auto: 8-bit integers or bfloat16 on processors that have them, whichever is"
+        " faster, once it was checked on simulated frames that this changes nothing",
     )
 
 

@@ -140,7 +140,7 @@ def find_candidates(
         Lone candidates whose light is less significant are left out; see :mod:`smlm_pb.localization.significance`.
     population : Population, optional
         What the network is told of the movie's molecules; see :mod:`smlm_pb.localization.movie_population`.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "int8"}
         Arithmetic of the convolutions; see :mod:`smlm_pb.localization.precision`.
     plan : Plan, optional
         Sizes; chosen for the device when left out.

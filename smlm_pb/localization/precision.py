@@ -1,9 +1,8 @@
-"""Half the digits where they cost nothing: bfloat16 on devices that have it, after a check on simulated frames.
+"""Fewer digits where they cost nothing: 8-bit integers or bfloat16 on devices that have them, after a check.
 
-The check simulates frames from the whole range that a model was trained for, localizes them in both kinds of
-arithmetic, and allows bfloat16 only if neither the Jaccard index nor the position error changes beyond what nobody
-would notice, and if positions do not depend on how frames are cut into tiles. It is done once per model and machine;
-the verdict is kept in the user's cache folder.
+What is fastest is measured. It is used if it changes nothing on simulated frames (see
+:mod:`smlm_pb.localization.precision_check`); otherwise the next fastest is looked at. It is done once per model and
+machine; the verdict is kept in the user's cache folder.
 """
 
 from __future__ import annotations
@@ -12,72 +11,28 @@ import hashlib
 import json
 import os
 import platform
+import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from smlm_pb._version import __version__
 from smlm_pb.errors import ConfigurationError
+from smlm_pb.localization.precision_check import PrecisionCheck, check_precision
 
 if TYPE_CHECKING:
     import torch
 
     from smlm_pb.localization.model import Model
-    from smlm_pb.networks import PointField
-    from smlm_pb.simulation.scenes import Scene
 
-FLOAT32, BFLOAT16 = "float32", "bfloat16"
+FLOAT32, BFLOAT16, INT8 = "float32", "bfloat16", "int8"
 #: What can be asked for.
-PRECISIONS = ("auto", FLOAT32, BFLOAT16)
-#: The largest changes that are allowed.
-MOST_JACCARD_CHANGE, MOST_RMSE_CHANGE, MOST_TILE_DIFFERENCE_PX = 0.002, 0.01, 1e-4
-#: A shift of s standard deviations lets the error grow by s²/2: less than 1 % also where molecules are bright.
-MOST_SHIFT = 0.14
-_SCENES, _SCENE_PX, _TILE_PX, _SEED = 24, 64, 37, 20
-_TOLERANCE_PX, _THRESHOLD = 1.0, 0.4
+PRECISIONS = ("auto", FLOAT32, BFLOAT16, INT8)
 #: Narrower networks gain nothing: most of their time is not spent on convolutions.
 _LEAST_CHANNELS = 32
-
-
-@dataclass(frozen=True)
-class PrecisionCheck:
-    """What bfloat16 changes on simulated frames.
-
-    Parameters
-    ----------
-    molecules : int
-        True molecules of the frames.
-    jaccard, jaccard_change : float
-        Jaccard index in float32, and by how much bfloat16 differs.
-    rmse_px, rmse_change : float
-        Position error (2-D) of matched molecules in float32, px, and the relative change.
-    shift : float
-        Root mean square move of a molecule in units of the precision that the network states for it.
-    tile_difference_px : float
-        By how much positions move when frames are cut into tiles, px.
-    """
-
-    molecules: int
-    jaccard: float
-    jaccard_change: float
-    rmse_px: float
-    rmse_change: float
-    shift: float
-    tile_difference_px: float
-
-    @property
-    def passes(self) -> bool:
-        """Whether nobody would notice."""
-        return (
-            abs(self.jaccard_change) < MOST_JACCARD_CHANGE
-            and abs(self.rmse_change) < MOST_RMSE_CHANGE
-            and self.shift < MOST_SHIFT
-            and self.tile_difference_px <= MOST_TILE_DIFFERENCE_PX
-        )
+#: Frames, their side and repeats by which it is measured what is fastest, and how much faster than float32 it must be.
+_TIMED_FRAMES, _TIMED_PX, _REPEATS, _LEAST_SPEED_UP = 8, 64, 5, 1.1
 
 
 def choose_precision(model: Model, asked: str = "auto") -> str:
@@ -87,21 +42,52 @@ def choose_precision(model: Model, asked: str = "auto") -> str:
     ----------
     model : Model
         The model on its device.
-    asked : {"auto", "float32", "bfloat16"}
-        ``auto``: bfloat16 on devices that compute with it, if :func:`check_bfloat16` passes; float32 elsewhere.
+    asked : {"auto", "float32", "bfloat16", "int8"}
+        ``auto``: the fastest that the device has and that passes :func:`check_precision`; float32 if none does.
 
     Returns
     -------
     str
-        ``float32`` or ``bfloat16``.
+        ``float32``, ``bfloat16`` or ``int8``.
+
+    Raises
+    ------
+    ConfigurationError
+        When the arithmetic is unknown, or cannot be had for this model on its device.
     """
+    from smlm_pb.networks.inference import can_use_integers
+
     check_name(asked)
+    if asked == INT8 and not can_use_integers(model.network):
+        raise ConfigurationError(
+            f"precision = 'int8' is there for residual networks on processors that torch has such operations for, not "
+            f"for model '{model.card.name}' on {model.device}: use auto."
+        )
     if asked != "auto":
         return asked
-    worth = model.card.network.get("channels", 0) >= _LEAST_CHANNELS
-    if not (worth and device_has_bfloat16(model.device)):
+    kinds = _kinds(model) if model.card.network.get("channels", 0) >= _LEAST_CHANNELS else []
+    if not kinds:
         return FLOAT32
-    return BFLOAT16 if _remembered_check(model).passes else FLOAT32
+    known = _Verdicts(model)
+    faster = {kind: speed for kind, speed in known.speed_ups(kinds).items() if speed >= _LEAST_SPEED_UP}
+    by_speed = sorted(faster, key=faster.__getitem__, reverse=True)
+    return next((kind for kind in by_speed if known.check(kind).passes), FLOAT32)
+
+
+def _kinds(model: Model) -> list[str]:
+    """Arithmetic of fewer digits that the device computes with."""
+    from smlm_pb.networks.inference import can_use_integers
+
+    kinds = [BFLOAT16] if device_has_bfloat16(model.device) else []
+    return [*kinds, INT8] if processor_has_integers() and can_use_integers(model.network) else kinds
+
+
+def processor_has_integers() -> bool:
+    """Whether the processor adds up products of 8-bit integers by itself."""
+    import torch
+
+    found = getattr(torch.cpu, "_is_vnni_supported", bool)()
+    return bool(found) or not {"avx512_vnni", "avx_vnni"}.isdisjoint(_linux_processor_flags())
 
 
 def device_has_bfloat16(device: torch.device) -> bool:
@@ -140,147 +126,96 @@ def _linux_processor_flags() -> set[str]:
     return set(next(lines, ":").partition(":")[2].split())
 
 
-# -- the check -----------------------------------------------------------------------------------------------
+# -- what is fastest -------------------------------------------------------------------------------------------
 
 
-def check_bfloat16(model: Model) -> PrecisionCheck:
-    """Compare bfloat16 with float32 on simulated frames, always the same ones.
+def measure_speed_ups(model: Model, kinds: list[str]) -> dict[str, float]:
+    """How many times as fast as in float32 a network is in other arithmetic, here and now.
 
     Parameters
     ----------
     model : Model
-        The model on its device; its card says which frames to simulate.
+        The model on its device.
+    kinds : list of {"bfloat16", "int8"}
+        The arithmetic.
 
     Returns
     -------
-    PrecisionCheck
+    dict of str to float
     """
     import torch
 
     from smlm_pb.localization.candidate_finder import arithmetic
-    from smlm_pb.networks import predict_tiled
     from smlm_pb.networks.inference import FixedWidthNetwork
 
-    scenes = _scenes(model)
-    low, high = model.card.psf_sigma_px
-    single, half, shifts, moved = [], [], [], 0.0
-    for index, scene in enumerate(scenes):
-        with arithmetic(model.device):
-            width = min(max(scene.psf_sigma_px, low), high)
-            image = torch.from_numpy(scene.electrons[None, None]).to(model.device)
-            sigma = torch.full((1,), width, device=model.device)
-            network = FixedWidthNetwork(model.network, width, precision=BFLOAT16)
-            ours, theirs = network(image, sigma), FixedWidthNetwork(model.network, width)(image, sigma)
-            if index < 2:
-                moved = max(moved, _distance(ours, predict_tiled(network, image, sigma, tile_px=_TILE_PX)))
-            shifts.append(_shifts(ours, theirs))
-            half.append(_rows(ours))
-            single.append(_rows(theirs))
-    (jaccard, rmse), (half_jaccard, half_rmse) = _score(single, scenes), _score(half, scenes)
-    return PrecisionCheck(
-        molecules=sum(len(scene.x) for scene in scenes),
-        jaccard=jaccard,
-        jaccard_change=half_jaccard - jaccard,
-        rmse_px=rmse,
-        rmse_change=half_rmse / rmse - 1 if rmse > 0 else 0.0,
-        shift=float(np.sqrt(np.mean(np.square(np.concatenate(shifts))))) if sum(map(len, shifts)) else 0.0,
-        tile_difference_px=moved,
-    )
-
-
-def _scenes(model: Model) -> list[Scene]:
-    from smlm_pb.simulation.scenes import SceneSettings, draw_scene
-
-    card = model.card
-    low, high = card.density_per_px2
-    settings = SceneSettings(
-        psf_sigma_px=card.psf_sigma_px,
-        photons=card.photons,
-        background_e=card.background_e,
-        empty_fraction=0.0,
-        sparse_fraction=0.25,
-        sparse_density_per_px2=(max(low, high / 50), max(low, high / 8)),
-        dense_density_per_px2=(max(low, high / 8), high),
-    )
-    return [draw_scene(np.random.default_rng([_SEED, index]), settings, _SCENE_PX) for index in range(_SCENES)]
-
-
-def _rows(field: PointField) -> npt.NDArray[Any]:
-    """One row per molecule above the threshold."""
-    from smlm_pb.localization.candidates import select_candidates
-    from smlm_pb.localization.pooling import SHARE_FLOOR, pool_shares
-
-    rows = pool_shares(select_candidates(field, first_frame=0, floor=SHARE_FLOOR).rows)
-    return rows[rows["probability"] >= _THRESHOLD]
-
-
-def _shifts(ours: PointField, theirs: PointField) -> npt.NDArray[np.float64]:
-    """By how much candidates move along x and y, in units of the precision stated for them."""
-    listed = (theirs.logit.sigmoid() >= _THRESHOLD) & (ours.logit.sigmoid() >= _THRESHOLD)
-    along = (
-        (ours.dx - theirs.dx) / theirs.log_sigma_x.exp(),
-        (ours.dy - theirs.dy) / theirs.log_sigma_y.exp(),
-    )
-    return np.concatenate([shift[listed].double().cpu().numpy() for shift in along])
-
-
-def _distance(ours: PointField, theirs: PointField) -> float:
-    """Largest difference of positions among candidates that are listed, px."""
-    from smlm_pb.localization.pooling import SHARE_FLOOR
-
-    listed = ours.logit.sigmoid() >= SHARE_FLOOR
-    if not bool(listed.any()):
-        return 0.0
-    return max(float((a - b)[listed].abs().max()) for a, b in ((ours.dx, theirs.dx), (ours.dy, theirs.dy)))
-
-
-def _score(found: list[npt.NDArray[Any]], scenes: list[Scene]) -> tuple[float, float]:
-    """Jaccard index and root mean square error, px, of one-to-one pairs within the tolerance."""
-    from scipy.optimize import linear_sum_assignment
-
-    hits, rows, true, squares = 0, 0, 0, 0.0
-    for ours, scene in zip(found, scenes, strict=True):
-        rows, true = rows + len(ours), true + len(scene.x)
-        if not (len(ours) and len(scene.x)):
-            continue
-        square = np.square(ours["x"][:, None].astype(np.float64) - scene.x) + np.square(
-            ours["y"][:, None].astype(np.float64) - scene.y
-        )
-        pairs = linear_sum_assignment(np.minimum(square, _TOLERANCE_PX**2))
-        matched = square[pairs][square[pairs] < _TOLERANCE_PX**2]
-        hits, squares = hits + len(matched), squares + float(matched.sum())
-    return hits / max(1, rows + true - hits), (squares / max(1, hits)) ** 0.5
+    width = sum(model.card.psf_sigma_px) / 2
+    frames = torch.full((_TIMED_FRAMES, 1, _TIMED_PX, _TIMED_PX), 20.0, device=model.device)
+    sigma = torch.full((_TIMED_FRAMES,), width, device=model.device)
+    best = dict.fromkeys((FLOAT32, *kinds), float("inf"))
+    with arithmetic(model.device):
+        networks = {kind: FixedWidthNetwork(model.network, width, precision=kind) for kind in best}
+        for _ in range(_REPEATS):
+            for kind, network in networks.items():  # taking turns: what else the machine does hits all alike
+                began = time.perf_counter()
+                float(network(frames, sigma).logit.sum())
+                best[kind] = min(best[kind], time.perf_counter() - began)
+    return {kind: round(best[FLOAT32] / best[kind], 2) for kind in kinds}
 
 
 # -- the verdict, remembered -----------------------------------------------------------------------------------
 
 
-def _remembered_check(model: Model) -> PrecisionCheck:
-    path, key = _cache_file(), _key(model)
-    known: dict[str, Any] = {}
-    if path is not None:
+class _Verdicts:
+    """What was found out about a model on this machine, and is found out when it is asked for the first time."""
+
+    def __init__(self, model: Model) -> None:
+        self._model, self._path, self._key = model, _cache_file(), _key(model)
+
+    def speed_ups(self, kinds: list[str]) -> dict[str, float]:
+        """See :func:`measure_speed_ups`."""
+        known = self._known().get("speed_ups", {})
+        if isinstance(known, dict) and all(isinstance(known.get(kind), float) for kind in kinds):
+            return {kind: known[kind] for kind in kinds}
+        found = measure_speed_ups(self._model, kinds)
+        self._keep("speed_ups", found)
+        return found
+
+    def check(self, kind: str) -> PrecisionCheck:
+        """See :func:`check_precision`."""
+        with suppress(KeyError, TypeError):
+            return PrecisionCheck(**self._known()[kind])
+        check = check_precision(self._model, kind)
+        self._keep(kind, asdict(check))
+        return check
+
+    def _known(self) -> dict[str, Any]:
+        known = self._all().get(self._key, {})
+        return known if isinstance(known, dict) else {}
+
+    def _all(self) -> dict[str, Any]:
+        with suppress(OSError, ValueError):
+            known = json.loads(self._path.read_text(encoding="utf-8")) if self._path is not None else {}
+            return known if isinstance(known, dict) else {}
+        return {}
+
+    def _keep(self, name: str, value: object) -> None:
+        if self._path is None:
+            return
+        part = self._path.with_name(f".{self._path.name}.{os.getpid()}.partial")
+        kept = {**self._all(), self._key: {**self._known(), name: value}}
         try:
-            known = json.loads(path.read_text(encoding="utf-8"))
-            return PrecisionCheck(**known[key])
-        except (OSError, ValueError, KeyError, TypeError):
-            known = known if isinstance(known, dict) else {}
-    check = check_bfloat16(model)
-    if path is not None:
-        part = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part.write_text(json.dumps({**known, key: asdict(check)}, indent=1), encoding="utf-8")
-            part.replace(path)
-        except OSError:  # checked again next time
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
+            part.replace(self._path)
+        except OSError:  # found out again next time
             with suppress(OSError):
                 part.unlink(missing_ok=True)
-    return check
 
 
 def _cache_file() -> Path | None:
     folder = os.environ.get("XDG_CACHE_HOME") or os.environ.get("LOCALAPPDATA")
     try:
-        return Path(folder or Path.home() / ".cache") / "smlm-pb" / "precision.json"
+        return Path(folder or Path.home() / ".cache") / "smlm-pb" / "arithmetic.json"
     except RuntimeError:  # nobody's home
         return None
 
@@ -288,7 +223,11 @@ def _cache_file() -> Path | None:
 def _key(model: Model) -> str:
     import torch
 
-    where = (model.device.type, platform.machine(), sorted(f for f in _linux_processor_flags() if "16" in f))
+    where = (
+        model.device.type,
+        platform.machine(),
+        sorted(f for f in _linux_processor_flags() if "16" in f or "vnni" in f),
+    )
     if model.device.type == "cuda":
         where = (model.device.type, torch.cuda.get_device_name(model.device), [])
     parts = (model.card.weights_sha256, model.card.psf_sigma_px, __version__, torch.__version__, where)

@@ -42,7 +42,7 @@ def look_at(
         PSF width that the network is told, px.
     population : Population, optional
         What the network is told of the movie's molecules.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "int8"}
         Arithmetic of the convolutions.
 
     Returns

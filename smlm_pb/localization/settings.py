@@ -51,7 +51,7 @@ class JobSettings:
         Smallest probability of a candidate that is considered at all.
     refine : {"off", "auto", "on"}
         Whether molecules are refined by likelihood; see :func:`smlm_pb.refinement.refine`.
-    precision : {"auto", "float32", "bfloat16"}
+    precision : {"auto", "float32", "bfloat16", "int8"}
         Arithmetic of the network; see :func:`smlm_pb.localization.precision.choose_precision`.
 
     Raises

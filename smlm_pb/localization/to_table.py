@@ -102,9 +102,9 @@ def localize(
     refine : {"off", "auto", "on"}
         Refine the molecules by likelihood (:func:`smlm_pb.refinement.refine`): ``auto`` where the pixels agree with the
         model and the fit is the more precise, ``on`` everywhere. The movie is read a second time.
-    precision : {"auto", "float32", "bfloat16"}
-        Arithmetic of the network. ``auto``: bfloat16 on processors that have it, once it was checked on simulated
-        frames that this changes nothing.
+    precision : {"auto", "float32", "bfloat16", "int8"}
+        Arithmetic of the network. ``auto``: 8-bit integers or bfloat16 on processors that have them, whichever is
+        faster, once it was checked on simulated frames that this changes nothing.
     on_progress : callable, optional
         Called with (frames done, frames in all).
     should_stop : callable, optional

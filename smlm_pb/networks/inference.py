@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import overload
 
@@ -16,15 +17,24 @@ from smlm_pb.networks.backbones import ResidualBackbone, ResidualBlock
 from smlm_pb.networks.build import PointNetwork
 from smlm_pb.networks.condition import condition_of
 from smlm_pb.networks.context import scale_frames
+from smlm_pb.networks.example import example_image
 from smlm_pb.networks.field import PointField
+from smlm_pb.networks.integer_convolution import IntegerConvolution, has_integer_operations
 from smlm_pb.networks.offset_regression import OffsetRegressionNetwork
 from smlm_pb.population import Population
 
-_BFLOAT16 = "bfloat16"
+_BFLOAT16, _INT8 = "bfloat16", "int8"
 #: Numbers that the last layer says of a candidate; the background, which is that of its pixel, is the last.
 _NUMBERS = len(PointField._fields)
 #: Rows of narrow matrices that are put into one line, to be added to or compared.
 _LINE = 64
+
+
+def can_use_integers(network: PointNetwork) -> bool:
+    """Whether a network, where it is, can be used in 8-bit integers."""
+    backbone = network.backbone
+    there = isinstance(backbone, ResidualBackbone) and backbone.stem.weight.device.type == "cpu"
+    return there and has_integer_operations()
 
 
 class FixedWidthNetwork:
@@ -41,9 +51,11 @@ class FixedWidthNetwork:
         Width of the PSF, px.
     population : Population, optional
         What is known of the movie's molecules.
-    precision : {"float32", "bfloat16"}
+    precision : {"float32", "bfloat16", "int8"}
         Arithmetic of the convolutions. The first one, which sees small differences on a large background, the sums of
-        the residual blocks and the head are always float32.
+        the residual blocks and the head are always float32. ``int8`` has steps that suit molecules as bright as the
+        population's (:func:`smlm_pb.networks.example.example_image`); where :func:`can_use_integers` is not, as on a
+        graphics card that a worker of a cluster has, it is float32.
     """
 
     def __init__(
@@ -65,6 +77,8 @@ class FixedWidthNetwork:
             condition = backbone.embedding(condition_of(width, known))
             blocks = (block for block in backbone.blocks if isinstance(block, ResidualBlock))
             self._blocks = [_FoldedBlock(block, condition, self._dtype) for block in blocks]
+            if precision == _INT8 and can_use_integers(network):
+                self._blocks = self._in_integers(self._blocks, example_image(psf_sigma_px, population))
 
     def __call__(self, electrons: Tensor, psf_sigma_px: Tensor) -> PointField:
         """Candidates of every pixel; arguments as of the network, without gradients."""
@@ -73,6 +87,16 @@ class FixedWidthNetwork:
                 field: PointField = self._network(electrons, psf_sigma_px)
             return field
         return self._network.read_out(self.features(electrons))
+
+    def _in_integers(self, blocks: Sequence[_FoldedBlock], example: Tensor) -> list[_FoldedBlock]:
+        """The same blocks in 8-bit integers, with steps that suit an example image."""
+        backbone, integers = self._network.backbone, list[_FoldedBlock]()
+        assert isinstance(backbone, ResidualBackbone)
+        features = exact = backbone.stem(scale_frames(example, self._network.context_frames))
+        for block in blocks:
+            integers.append(_IntegerBlock(block, features, exact))
+            exact, features = exact + block(exact), features + integers[-1](features)
+        return integers
 
     @property
     def is_lazy(self) -> bool:
@@ -253,6 +277,29 @@ class _FoldedBlock:
         if inside is not None:
             hidden = hidden * _shrink(inside, 1).to(self._dtype)
         return functional.conv2d(hidden, self._second, self._second_bias, dilation=self._dilation)
+
+
+class _IntegerBlock(_FoldedBlock):
+    """The same in 8-bit integers."""
+
+    def __init__(self, block: _FoldedBlock, example: Tensor, exact: Tensor) -> None:
+        self.radius = block.radius
+        hidden = functional.conv2d(functional.silu(exact), block._first, block._first_bias, padding=1)
+        self._inner = IntegerConvolution(block._first, block._first_bias, 1, example, hidden)
+        contribution = exact + block(exact) - example
+        self._outer = IntegerConvolution(
+            block._second, block._second_bias, int(block._dilation[0]), self._inner(example), contribution
+        )
+
+    def __call__(self, features: Tensor) -> Tensor:
+        return self._outer(self._inner(features))
+
+    def of_crops(self, features: Tensor, inside: Tensor | None) -> Tensor:
+        """The same without what depends on the edges of the features."""
+        hidden = self._inner(features, padded=False)
+        # SiLU of nothing is nothing.
+        hidden = hidden if inside is None else hidden * _shrink(inside, 1)
+        return self._outer(hidden, padded=False)
 
 
 @overload
