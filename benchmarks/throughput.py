@@ -33,6 +33,9 @@ FRAMES = {64: 256, 256: 16}
 #: A run takes about as long, s: what is found out before the first frame counts as in a movie of some thousand frames.
 RUN_S = 12.0
 LONGEST = {64: 10_000, 256: 1500}
+OURS, DECODE = "smlm-pb, as used", "DECODE-sized"
+#: Networks that are timed after every run from array to table.
+COMPARED = (OURS, DECODE)
 MEMORY_FRAMES = (1000, 10_000, 100_000)
 PSF_SIGMA_PX = 1.1
 
@@ -65,8 +68,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     frames = {32: 4} if args.quick else FRAMES
     model = load(args)
     movies = {(size, density): _movie(size, n, density) for size, n in frames.items() for density in DENSITIES_PER_UM2}
-    whole = [_end_to_end(size, density, movie, model, repeats) for (size, density), movie in movies.items()]
-    networks = [_networks(size, n, model, repeats) for size, n in frames.items()]
+    alone = {size: _Networks(size, n, model) for size, n in frames.items()}
+    whole = [
+        _end_to_end(size, density, movie, model, repeats, alone[size]) for (size, density), movie in movies.items()
+    ]
+    networks = [alone[size].rates(repeats) for size in frames]
     memory = [] if args.no_memory else _memory((8,) if args.quick else MEMORY_FRAMES, args)
     picasso = _picasso(movies, args, repeats) if args.picasso_python else []
     card = _graphics_card(model, repeats)
@@ -94,7 +100,10 @@ def _movie(size: int, frames: int, density: float) -> Any:
     return simulate(density_sweep(density, frames=frames, size_px=size), seed=1)[0]
 
 
-def _end_to_end(size: int, density: float, scenes: Any, model: Any, repeats: int) -> dict[str, Any]:
+def _end_to_end(
+    size: int, density: float, scenes: Any, model: Any, repeats: int, networks: _Networks
+) -> dict[str, Any]:
+    """Runs from array to table, and after each, while the machine is as busy, what it is compared with."""
     recipe = density_sweep(density)
     options = {
         "camera": recipe.camera.camera(),
@@ -105,15 +114,22 @@ def _end_to_end(size: int, density: float, scenes: Any, model: Any, repeats: int
     rate = len(scenes) / _localize(scenes, model, options)[0]
     frames = int(min(LONGEST.get(size, len(scenes)), max(len(scenes), RUN_S * rate)))
     movie = np.concatenate([scenes] * -(-frames // len(scenes)))[:frames]
-    runs = [_localize(movie, model, options) for _ in range(repeats)]
-    seconds, molecules = statistics.median(run[0] for run in runs), runs[0][1]
+    runs = []
+    for _ in range(repeats):
+        seconds, molecules = _localize(movie, model, options)
+        runs.append({"frames_per_s": frames / seconds, **{name: networks.rate(name) for name in COMPARED}})
+    rates = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
     return {
         "frame_px": size,
         "density_per_um2": density,
         "frames": frames,
         "molecules": molecules,
-        "frames_per_s": frames / seconds,
-        "molecules_per_s": molecules / seconds,
+        "frames_per_s": rates["frames_per_s"],
+        "molecules_per_s": molecules / frames * rates["frames_per_s"],
+        "network_frames_per_s": rates[OURS],
+        "share_of_network": statistics.median(run["frames_per_s"] / run[OURS] for run in runs),
+        "times_decode": statistics.median(run["frames_per_s"] / run[DECODE] for run in runs),
+        "runs": runs,
     }
 
 
@@ -128,57 +144,76 @@ def _localize(movie: Any, model: Any, options: dict[str, Any]) -> tuple[float, i
     return time.perf_counter() - began, len(table)
 
 
-def _networks(size: int, frames: int, model: Any, repeats: int) -> dict[str, Any]:
-    """Frames per second of the networks alone, on batches of the size that the program itself chooses.
+class _Networks:
+    """The networks alone, on batches of the size that the program itself chooses.
 
     Ours as it was trained, and as the program uses it: the PSF width folded into its weights, only the logits of all
     pixels, in the arithmetic that it chooses. The others in float32, and in bfloat16 where the device has that. Each in
     the better of two ways: all threads on one batch, or every thread on batches of its own.
     """
-    import torch
-    from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
 
-    from smlm_pb.localization.candidate_finder import arithmetic
-    from smlm_pb.localization.pipeline import plan_work
-    from smlm_pb.localization.precision import choose_precision, device_has_bfloat16
-    from smlm_pb.networks.inference import FixedWidthNetwork
+    def __init__(self, size: int, frames: int, model: Any) -> None:
+        import torch
+        from _stand_ins import DecodeSized, LiteLocSized, weights_and_gflop
 
-    precision = choose_precision(model)
-    batch = plan_work(size, size, model.device).batch_frames
-    image = torch.from_numpy(np.random.default_rng(0).poisson(60.0, (frames, 1, size, size)).astype(np.float32))
-    image = image.to(model.device)
+        from smlm_pb.localization.candidate_finder import arithmetic
+        from smlm_pb.localization.pipeline import plan_work
+        from smlm_pb.localization.precision import choose_precision, device_has_bfloat16
+        from smlm_pb.networks.inference import FixedWidthNetwork
 
-    def rate(work: Callable[[Any], Any], n: int = frames) -> float:
-        return n / _fastest_s(lambda part: work(image[part]), n, batch, repeats, model.device)
+        self.size, self.device, self.precision = size, model.device, choose_precision(model)
+        self.batch = plan_work(size, size, model.device).batch_frames
+        image = torch.from_numpy(np.random.default_rng(0).poisson(60.0, (frames, 1, size, size)).astype(np.float32))
+        self._image = image.to(model.device)
+        self._work: dict[str, tuple[Callable[[Any], Any], int]] = {}
+        self.sizes: dict[str, dict[str, float]] = {}
 
-    def trained(frames: Any) -> Any:
-        return model.network(frames, torch.full((len(frames),), PSF_SIGMA_PX, device=model.device))
+        def trained(frames: Any) -> Any:
+            return model.network(frames, torch.full((len(frames),), PSF_SIGMA_PX, device=model.device))
 
-    found: dict[str, Any] = {"frame_px": size, "batch_frames": batch, "precision": precision}
-    with arithmetic(model.device):
-        flop = weights_and_gflop(_with_width(model.network, model.device))
-        found["smlm-pb"] = {"weights": flop[0], "gflop_64px": flop[1], "frames_per_s": rate(trained)}
-        used = FixedWidthNetwork(model.network, PSF_SIGMA_PX, precision=precision)
-        as_used = rate(lambda frames: used.logits(used.features(frames).permute(0, 2, 3, 1)))
-        found["smlm-pb, as used"] = {**found["smlm-pb"], "frames_per_s": as_used}
-        for name, kind in (("DECODE-sized", DecodeSized), ("LiteLoc-sized", LiteLocSized)):
-            network: torch.nn.Module = kind().eval()
-            weights, gflop = weights_and_gflop(network)
-            network.to(model.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with arithmetic(model.device):
+            weights, gflop = weights_and_gflop(_with_width(model.network, model.device))
+            used = FixedWidthNetwork(model.network, PSF_SIGMA_PX, precision=self.precision)
+            self._add("smlm-pb", trained, frames, weights, gflop)
 
-            def theirs(frames: Any, network: Any = network) -> Any:
-                return network(frames.contiguous(memory_format=torch.channels_last))
+            def as_used(frames: Any) -> Any:
+                return used.logits(used.features(frames).permute(0, 2, 3, 1))
 
-            def reduced(frames: Any, theirs: Callable[[Any], Any] = theirs) -> Any:
-                with torch.autocast(model.device.type, torch.bfloat16):
-                    return theirs(frames)
+            self._add(OURS, as_used, frames, weights, gflop)
+            for name, kind in ((DECODE, DecodeSized), ("LiteLoc-sized", LiteLocSized)):
+                network: torch.nn.Module = kind().eval()
+                weights, gflop = weights_and_gflop(network)
+                network.to(model.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-            # They are slower: a quarter of the frames is enough.
-            few = max(2, frames // 4)
-            found[name] = {"weights": weights, "gflop_64px": gflop, "frames_per_s": rate(theirs, few)}
-            if device_has_bfloat16(model.device):
-                found[f"{name}, bfloat16"] = {**found[name], "frames_per_s": rate(reduced, few)}
-    return found
+                def theirs(frames: Any, network: Any = network) -> Any:
+                    return network(frames.contiguous(memory_format=torch.channels_last))
+
+                def reduced(frames: Any, theirs: Callable[[Any], Any] = theirs) -> Any:
+                    with torch.autocast(model.device.type, torch.bfloat16):
+                        return theirs(frames)
+
+                # They are slower: fewer frames are enough.
+                few = max(2, frames // 16)
+                self._add(name, theirs, few, weights, gflop)
+                if device_has_bfloat16(model.device):
+                    self._add(f"{name}, bfloat16", reduced, few, weights, gflop)
+
+    def _add(self, name: str, work: Callable[[Any], Any], frames: int, weights: float, gflop: float) -> None:
+        self._work[name] = work, frames
+        self.sizes[name] = {"weights": weights, "gflop_64px": gflop}
+
+    def rate(self, name: str, repeats: int = 1) -> float:
+        """Frames per second."""
+        from smlm_pb.localization.candidate_finder import arithmetic
+
+        work, frames = self._work[name]
+        with arithmetic(self.device):
+            return frames / _fastest_s(lambda part: work(self._image[part]), frames, self.batch, repeats, self.device)
+
+    def rates(self, repeats: int) -> dict[str, Any]:
+        """Of all of them, with what they are like."""
+        found = {name: {**self.sizes[name], "frames_per_s": self.rate(name, repeats)} for name in self._work}
+        return {"frame_px": self.size, "batch_frames": self.batch, "precision": self.precision, **found}
 
 
 def _fastest_s(work: Callable[[slice], Any], frames: int, batch: int, repeats: int, device: Any) -> float:
@@ -356,8 +391,6 @@ def _tables(
     picasso: list[dict[str, Any]],
     card: dict[str, Any] | None,
 ) -> list[Table]:
-    alone = {n["frame_px"]: n["smlm-pb, as used"]["frames_per_s"] for n in networks}
-    other = {n["frame_px"]: n["DECODE-sized"]["frames_per_s"] for n in networks}
     kinds = [name for name in networks[0] if isinstance(networks[0][name], dict)]
     tables = [
         Table(
@@ -376,9 +409,9 @@ def _tables(
                     f"{w['frame_px']}²",
                     f"{w['density_per_um2']:g}",
                     number(w["frames_per_s"], 1),
-                    number(alone[w["frame_px"]], 1),
-                    f"{100 * w['frames_per_s'] / alone[w['frame_px']]:.0f} %",
-                    number(w["frames_per_s"] / other[w["frame_px"]], 1),
+                    number(w["network_frames_per_s"], 1),
+                    f"{100 * w['share_of_network']:.0f} %",
+                    number(w["times_decode"], 1),
                     number(w["molecules_per_s"], 0),
                 ]
                 for w in whole
@@ -461,7 +494,7 @@ def _figure(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
         here = [w for w in whole if w["frame_px"] == size]
         rates = [w["frames_per_s"] * (size / 64) ** 2 for w in here]
         ax.plot([w["density_per_um2"] for w in here], rates, "o-", color=COLOURS[colour], label=f"{size}×{size}")
-        alone = next(n for n in networks if n["frame_px"] == size)["smlm-pb, as used"]["frames_per_s"]
+        alone = next(n for n in networks if n["frame_px"] == size)[OURS]["frames_per_s"]
         alone *= (size / 64) ** 2
         ax.axhline(alone, color=COLOURS[colour], ls=":", label=f"{size}×{size}, network alone")
     ax.set_xscale("log")
@@ -471,7 +504,7 @@ def _figure(whole: list[dict[str, Any]], networks: list[dict[str, Any]], memory:
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False, fontsize=8)
     ax = axes[0, 1]
-    names = ("smlm-pb, as used", "smlm-pb", "DECODE-sized", "LiteLoc-sized")
+    names = (OURS, "smlm-pb", DECODE, "LiteLoc-sized")
     for k, (n, shade) in enumerate(zip(networks, (1.0, 0.5), strict=False)):
         rates = [n[name]["frames_per_s"] * (n["frame_px"] / 64) ** 2 for name in names]
         places = np.arange(len(names)) + 0.4 * (k - 0.5)

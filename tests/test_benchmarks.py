@@ -102,6 +102,17 @@ def test_throughput_runs(script, tiny_model, tmp_path):
     assert all(row["frames_per_s"] > 0 for row in record["results"]["end_to_end"])
 
 
+def test_arithmetic_is_compared(script, tiny_model, tmp_path):
+    record = run_quick(script, "arithmetic", tiny_model["busy"], tmp_path, "--repeats", 1)
+    exact, *others = record["results"]
+    assert exact["arithmetic"] == "float32"
+    assert exact["moved"] == [0.0]
+    assert exact["speed_up"] == 1.0
+    for point in others:
+        assert point["speed_up"] > 0
+        assert abs(point["repetitions"][0]["jaccard"] - exact["repetitions"][0]["jaccard"]) < 0.1
+
+
 def test_steps_are_timed(script, tmp_path):
     assert script("steps").main(["--quick", "--out", str(tmp_path)]) == 0
     record = json.loads((tmp_path / "steps.json").read_text(encoding="utf-8"))

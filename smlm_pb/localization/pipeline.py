@@ -37,7 +37,7 @@ _DEPTH = 2
 # Measured on one and two threads of a processor: up to eight frames of 64×64 px at a time are equally fast, 32 take
 # half as long again, because the features no longer fit in the cache. Of a frame of 512×512 px, tiles of 256 px are the
 # fastest: the margins of smaller ones cost more than the cache gains.
-_CPU_BATCH_PX = 1 << 14
+_CPU_BATCH_PX = 1 << 15
 # Small, because results come block by block; but what follows the network has a price for every block, too.
 _CPU_BLOCK_PX, _CPU_LEAST_PX, _CPU_BLOCK_FRAMES = 1 << 19, 1 << 15, 32
 _CPU_TILE_PX = 256
