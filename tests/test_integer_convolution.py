@@ -124,3 +124,16 @@ def test_the_example_is_as_bright_as_the_movie(population):
     assert float(image.min()) >= 0
     crowded = example_image(1.2, Population(1000, 900, 1100, 0.06)).mean()
     assert crowded > 1.5 * example_image(1.2, Population(1000, 900, 1100, 0.001)).mean()
+
+
+def test_operations_that_fail_or_err_are_not_used(monkeypatch):
+    probe = has_integer_operations.__wrapped__
+    assert probe()
+    right = IntegerConvolution._convolved
+
+    def refuse(*args):
+        raise NotImplementedError("no such kernel")
+
+    for wrong in (refuse, lambda *args: right(*args).clamp(max=500.0)):
+        monkeypatch.setattr(IntegerConvolution, "_convolved", wrong)
+        assert not probe()

@@ -1,9 +1,9 @@
 """Convolutions in 8-bit integers, of which processors multiply four times as many as of float32.
 
 Weights are rounded once, what goes in is rounded by steps that an example sets. Where light is brighter than in the
-example, what is left over is a second digit, of four times the step, and so on: bright beads lose no more than dim
-molecules do, and what one pixel holds changes nothing at others. Sums are exact, so that results do not depend on how
-frames are cut.
+example, what is left over is a second digit, of four times the step, and so on: of a bright bead no larger part is lost
+than of a molecule, and what one pixel holds changes nothing at others. Sums are exact, so that results do not depend on
+how frames are cut.
 
 References
 ----------
@@ -13,6 +13,8 @@ channel, half of whose differences the weights take over.
 """
 
 from __future__ import annotations
+
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +37,20 @@ _TANH_IS_1 = 3.6467386
 _LEAST_SHARE = 0.02
 
 
+@cache
 def has_integer_operations() -> bool:
-    """Whether torch has the operations that these convolutions are made of."""
-    names = ("qconv2d_pointwise", "qconv_prepack")
-    return torch.backends.mkldnn.is_available() and all(hasattr(torch.ops.onednn, name) for name in names)
+    """Whether torch has the operations that these convolutions are made of, and they compute here what they should."""
+    channels, side = 16, 5
+    # As large as sums can be: processors without the instructions may cut them off.
+    kernel, bias = torch.ones(channels, channels, 3, 3), torch.zeros(channels)
+    features = torch.full((1, channels, side, side), 6.0)
+    try:
+        with torch.inference_mode():
+            wanted = functional.conv2d(functional.silu(features), kernel, padding=1)
+            found = IntegerConvolution(kernel, bias, 1, features, wanted)(2 * features)
+            return torch.allclose(found, functional.conv2d(functional.silu(2 * features), kernel, padding=1), rtol=0.02)
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError):  # other versions, systems and processors
+        return False
 
 
 class IntegerConvolution:
