@@ -102,7 +102,7 @@ def test_processor_time_is_held_against_the_clock(model, monkeypatch):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_any_number_of_threads_lists_the_same_in_a_sample(model, count):
-    electrons = make_movie(200)[0].astype(np.float32)
+    electrons = make_movie(300)[0].astype(np.float32)
     assert -(-len(electrons) // plan_work(*electrons.shape[1:], model.device).batch_frames) > 5
     found = []
     for threads_now in (1, count):

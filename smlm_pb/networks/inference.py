@@ -153,7 +153,7 @@ class FixedWidthNetwork:
         for block in self._blocks:
             # What lies beyond the frame is nothing to every layer, not what the layer before makes of nothing.
             features = features if inside is None else features * inside
-            contribution = block.of_crops(features, inside)
+            contribution = block.of_crops(features, inside).float()  # the sum is float32 in any arithmetic
             features = contribution.add_(_shrink(features, block.radius))
             inside = _shrink(inside, block.radius)
         return functional.silu(features, inplace=True)
