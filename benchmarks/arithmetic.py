@@ -1,7 +1,7 @@
 """What arithmetic of fewer digits changes and gains: the same movies in float32 and in what the processor has besides.
 
-Simulated movies as in the sweep over densities (``density_sweep.py``), with the conditions measured as users have them
-measured; times taken by turns, from array to table.
+Simulated movies as in the sweep over densities (``density_sweep.py``), with camera and PSF width given; times taken by
+turns, from array to table.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from _report import COLOURS, Table, load, make_parser, mean, new_figure, number, parse, publish, run_as_program, spread
 from _runs import localize, score, seed_of
 
+from smlm_pb.localization.precision import BFLOAT16, FLOAT32, INT8, kinds_of
 from smlm_pb.simulation.presets import density_sweep
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from smlm_pb.localizations import Localizations
 
 TOLERANCE_NM, BORDER_NM, PSF_SIGMA_PX = 100.0, 400.0, 1.1
-COLOUR_OF = {"float32": COLOURS["other"], "bfloat16": COLOURS["goal"], "int8": COLOURS["ours"]}
+COLOUR_OF = {FLOAT32: COLOURS["other"], BFLOAT16: COLOURS["goal"], INT8: COLOURS["ours"]}
 #: Frames per repetition, and how many times over they are localized where time is taken.
 FRAMES, OVER = {0.25: 150, 1.0: 100, 6.0: 50}, 12
 
@@ -35,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse(parser, argv)
     model = load(args)
     frames = {1.0: 4} if args.quick else FRAMES
-    kinds = _kinds(model, quick=args.quick)
+    kinds = [FLOAT32, *kinds_of(model)]
     points = []
     for density, count in frames.items():
         movies = [_simulate(density, count, seed) for seed in range(args.seeds)]
@@ -48,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                     "arithmetic": kind,
                     "repetitions": [scores for scores, _ in runs[kind]],
                     "moved": [
-                        _moved(ours, theirs) for (_, ours), (_, theirs) in zip(runs[kind], runs["float32"], strict=True)
+                        _moved(ours, theirs) for (_, ours), (_, theirs) in zip(runs[kind], runs[FLOAT32], strict=True)
                     ],
-                    "speed_up": statistics.median(seconds["float32"]) / statistics.median(seconds[kind]),
+                    "speed_up": statistics.median(seconds[FLOAT32]) / statistics.median(seconds[kind]),
                 }
             )
     publish(
@@ -63,14 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         model=model,
     )
     return 0
-
-
-def _kinds(model: Model, *, quick: bool) -> list[str]:
-    from smlm_pb.localization.precision import device_has_bfloat16, processor_has_integers
-    from smlm_pb.networks.inference import can_use_integers
-
-    integers = can_use_integers(model.network) and (quick or processor_has_integers())
-    return ["float32", *["bfloat16"] * device_has_bfloat16(model.device), *["int8"] * integers]
 
 
 def _simulate(density: float, frames: int, seed: int) -> tuple[Any, Localizations]:
@@ -119,11 +112,11 @@ def _seconds(movie: Any, model: Model, kinds: list[str], repeats: int) -> dict[s
 
 
 def _table(points: list[dict[str, Any]]) -> Table:
-    exact = {p["density_per_um2"]: p for p in points if p["arithmetic"] == "float32"}
+    exact = {p["density_per_um2"]: p for p in points if p["arithmetic"] == FLOAT32}
     rows = []
     for p in points:
         pairs = list(zip(p["repetitions"], exact[p["density_per_um2"]]["repetitions"], strict=True))
-        same = p["arithmetic"] == "float32"
+        same = p["arithmetic"] == FLOAT32
         rows.append(
             [
                 f"{p['density_per_um2']:g}",

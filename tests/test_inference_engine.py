@@ -318,6 +318,8 @@ def test_both_kinds_find_the_same_molecules(default, fewer):
     for axis in "xy":
         moved = (ours[axis] - theirs[axis]) / theirs[f"sigma_{axis}"]
         assert np.sqrt(np.mean(moved**2)) < MOST_SHIFT
+        if fewer == "bfloat16":
+            assert np.abs(ours[axis] - theirs[axis]).max() < 0.02
     assert np.any(ours["x"] != theirs["x"])
     assert [t.provenance[-1]["engine"]["precision"] for t in (ours, theirs)] == [fewer, "float32"]
 

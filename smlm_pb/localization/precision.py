@@ -65,7 +65,7 @@ def choose_precision(model: Model, asked: str = "auto") -> str:
         )
     if asked != "auto":
         return asked
-    kinds = _kinds(model) if model.card.network.get("channels", 0) >= _LEAST_CHANNELS else []
+    kinds = kinds_of(model) if model.card.network.get("channels", 0) >= _LEAST_CHANNELS else []
     if not kinds:
         return FLOAT32
     known = _Verdicts(model)
@@ -74,8 +74,8 @@ def choose_precision(model: Model, asked: str = "auto") -> str:
     return next((kind for kind in by_speed if known.check(kind).passes), FLOAT32)
 
 
-def _kinds(model: Model) -> list[str]:
-    """Arithmetic of fewer digits that the device computes with."""
+def kinds_of(model: Model) -> list[str]:
+    """Arithmetic of fewer digits that the device of a model computes with."""
     from smlm_pb.networks.inference import can_use_integers
 
     kinds = [BFLOAT16] if device_has_bfloat16(model.device) else []
