@@ -52,6 +52,7 @@ def gets(monkeypatch, processors):
         ((7.8, 7.9), 8),
         ((9.0, 9.0), 8),
         ((1.5, 3.6), 4),  # the first time everything takes longer
+        ((1.0, 1.0, 1.1, 8.0), 8),  # all on one processor, while others idle
         ((3.1, 3.0), 3),
         ((0.4, 0.3), 1),  # a busy machine
     ],
@@ -61,6 +62,7 @@ def test_as_many_threads_as_there_are_processors_for(model, monkeypatch, process
     assert threads.fit_threads(model) == torch.get_num_threads() == best
     assert set(calls) == {8}
     measured = len(calls)
+    assert (measured == 1) == (processors[0] > 7)  # all there are: no more is to be found out
     assert threads.fit_threads(model) == best
     assert len(calls) == measured  # once per process
 
@@ -91,11 +93,11 @@ def test_what_is_said_is_not_measured(model, monkeypatch):
 def test_processor_time_is_held_against_the_clock(model, monkeypatch):
     """Three threads at a time, each of which has a processor half of the time."""
 
-    def one_pass(_, start):
+    def passes(_, start):
         start.wait(60.0)
         return 100.0, 100.2, 0.1
 
-    monkeypatch.setattr(threads, "_pass", one_pass)
+    monkeypatch.setattr(threads, "_passes", passes)
     with ThreadPoolExecutor(3) as pool:
         assert threads._processors_had(model, pool, 3) == pytest.approx(1.5)
 

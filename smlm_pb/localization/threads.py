@@ -1,8 +1,9 @@
 """How many processor threads the network gets: measured once per process, instead of guessed.
 
 Every thread has frames of its own, so that none waits for another one whose processor is busy. More threads than this
-process gets processors for gain nothing. How many that are, here and now, tell passes over a small image, one for every
-processor at a time: by the processor time that they get while the clock runs.
+process gets processors for gain nothing. How many that are, here and now, tell passes over a small image, in as many threads as
+there are processors: by the processor time that they get while the clock runs. Threads that wake up together may share a
+processor for some milliseconds while another one idles, so a measurement that finds few is repeated.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 #: Variables by which a user, or a batch system, says how many threads there are.
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 _PROBE_PX = 48
-#: The first time everything takes longer.
-_REPEATS = 2
+#: A thread goes on for so long, s; measurements are repeated so often until all processors were had.
+_LEAST_S, _MOST_REPEATS = 0.02, 6
 #: By so much more than a whole number of processors there is none more.
 _SPARE = 0.15
 
@@ -102,21 +103,25 @@ def _measure(model: Model, most: int) -> int:
     """As many threads as there are processors for."""
     if most == 1:
         return 1
+    best = 1
     with ThreadPoolExecutor(most) as pool:
-        had = max(_processors_had(model, pool, most) for _ in range(_REPEATS))
-    return max(1, min(most, math.ceil(had - _SPARE)))
+        for _ in range(_MOST_REPEATS):
+            best = max(best, min(most, math.ceil(_processors_had(model, pool, most) - _SPARE)))
+            if best == most:
+                break
+    return best
 
 
 def _processors_had(model: Model, pool: ThreadPoolExecutor, threads: int) -> float:
     """How many processors' time so many threads get."""
     start = Barrier(threads)
-    done = [one.result() for one in [pool.submit(_pass, model, start) for _ in range(threads)]]
+    done = [one.result() for one in [pool.submit(_passes, model, start) for _ in range(threads)]]
     began, ended, used = (np.array(values) for values in zip(*done, strict=True))
     return float(used.sum() / (ended.max() - began.min()))
 
 
-def _pass(model: Model, start: Barrier) -> tuple[float, float, float]:
-    """Beginning and end of a pass by the clock, and the processor time that it took, s."""
+def _passes(model: Model, start: Barrier) -> tuple[float, float, float]:
+    """Beginning and end of some passes by the clock, and the processor time that they took, s."""
     import torch
 
     torch.set_num_threads(1)  # holds for the thread that says it
@@ -124,5 +129,6 @@ def _pass(model: Model, start: Barrier) -> tuple[float, float, float]:
     start.wait()
     began, used = time.perf_counter(), time.thread_time()
     with torch.inference_mode():
-        model.network(image, sigma_px)
+        while time.perf_counter() - began < _LEAST_S:
+            model.network(image, sigma_px)
     return began, time.perf_counter(), time.thread_time() - used
