@@ -33,6 +33,8 @@ FRAMES = {64: 256, 256: 16}
 #: A run takes about as long, s: what is found out before the first frame counts as in a movie of some thousand frames.
 RUN_S = 12.0
 LONGEST = {64: 10_000, 256: 1500}
+#: How much longer movies are tried until one takes so large a share of that time.
+LONGER, SHARE_OF_RUN = 4, 0.3
 OURS, DECODE = "smlm-pb, as used", "DECODE-sized"
 #: Networks that are timed after every run from array to table.
 COMPARED = (OURS, DECODE)
@@ -111,10 +113,11 @@ def _end_to_end(
         "psf_sigma_px": PSF_SIGMA_PX,
     }
     _localize(scenes, model, options)
-    rate = len(scenes) / _localize(scenes, model, options)[0]
-    frames = int(min(LONGEST.get(size, len(scenes)), max(len(scenes), RUN_S * rate)))
-    movie = np.concatenate([scenes] * -(-frames // len(scenes)))[:frames]
-    runs = []
+    longest, movie = LONGEST.get(size, len(scenes)), scenes
+    while (seconds := _localize(movie, model, options)[0]) < SHARE_OF_RUN * RUN_S and len(movie) < longest:
+        movie = _repeated(scenes, min(longest, LONGER * len(movie)))
+    movie = _repeated(scenes, int(min(longest, max(len(scenes), RUN_S * len(movie) / seconds))))
+    frames, runs = len(movie), []
     for _ in range(repeats):
         seconds, molecules = _localize(movie, model, options)
         runs.append({"frames_per_s": frames / seconds, **{name: networks.rate(name) for name in COMPARED}})
@@ -131,6 +134,11 @@ def _end_to_end(
         "times_decode": statistics.median(run["frames_per_s"] / run[DECODE] for run in runs),
         "runs": runs,
     }
+
+
+def _repeated(scenes: Any, frames: int) -> Any:
+    """The same frames over and over."""
+    return np.concatenate([scenes] * -(-frames // len(scenes)))[:frames]
 
 
 def _localize(movie: Any, model: Any, options: dict[str, Any]) -> tuple[float, int]:
