@@ -62,7 +62,7 @@ class RunBar(QWidget):
         self.cancel_button.setText("Cancel")
         if running:
             self.progress.setRange(0, 0)
-            self.timing.setText("Loading the model and measuring the movie …")
+            self.timing.setText("Loading the model and measuring the movie; the first time this takes some seconds …")
 
     def set_cancelling(self) -> None:
         """Say that it was understood."""

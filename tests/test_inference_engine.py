@@ -1,5 +1,6 @@
 """The engine: folded weights and fewer digits change nothing that anybody would notice, or are not used."""
 
+import argparse
 import copy
 import json
 import math
@@ -14,6 +15,7 @@ from hand_made_model import make_model, make_movie
 
 from smlm_pb.camera import Camera
 from smlm_pb.cli import main as cli
+from smlm_pb.cli.localize import _tell_of_first_use
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.formats import read_table
 from smlm_pb.localization import load_model, localize, pipeline, precision, precision_check
@@ -22,6 +24,7 @@ from smlm_pb.localization.candidates import list_candidates, select_candidates
 from smlm_pb.localization.pipeline import Plan
 from smlm_pb.localization.precision import (
     choose_precision,
+    is_settled,
     measure_speed_ups,
     processor_has_bfloat16,
     processor_has_integers,
@@ -239,7 +242,10 @@ def machine(monkeypatch):
 
 def test_who_gets_fewer_digits(default, model, machine):
     abilities, found = machine
+    assert not is_settled(default)
+    assert is_settled(default, "float32")
     assert choose_precision(default) == "bfloat16"
+    assert is_settled(default)
     assert choose_precision(default) == "bfloat16"
     assert found["asked"] == [("bfloat16",), "bfloat16"]  # the verdict is remembered
     path = precision._cache_file()
@@ -267,13 +273,26 @@ def test_the_fastest_that_passes_is_taken(default, machine):
     abilities["int8"] = True
     assert choose_precision(default) == "int8"
     assert found["asked"] == [("bfloat16", "int8"), "int8"]
+    assert is_settled(default)
     precision._cache_file().unlink()
+    assert not is_settled(default)
     found["check"]["int8"] = replace(GOOD, shift=0.5)
     assert choose_precision(default) == "bfloat16"
+    assert is_settled(default)
     assert found["asked"][2:] == [("bfloat16", "int8"), "int8", "bfloat16"]
     precision._cache_file().unlink()
     found["speed"] = {"bfloat16": 0.9, "int8": 1.05}
     assert choose_precision(default) == "float32"
+    assert is_settled(default)
+
+
+def test_that_it_takes_longer_the_first_time_is_said(default, machine, capsys):
+    args = argparse.Namespace(precision="auto", quiet=False)
+    _tell_of_first_use(default, args)
+    assert "first use of network 'default' on this machine" in capsys.readouterr().err
+    choose_precision(default)
+    _tell_of_first_use(default, args)
+    assert capsys.readouterr().err == ""
 
 
 def test_integers_that_cannot_be_had_are_refused(default, monkeypatch):

@@ -65,13 +65,17 @@ def choose_precision(model: Model, asked: str = "auto") -> str:
         )
     if asked != "auto":
         return asked
-    kinds = kinds_of(model) if model.card.network.get("channels", 0) >= _LEAST_CHANNELS else []
+    kinds = _kinds_worth_trying(model)
     if not kinds:
         return FLOAT32
     known = _Verdicts(model)
-    faster = {kind: speed for kind, speed in known.speed_ups(kinds).items() if speed >= _LEAST_SPEED_UP}
-    by_speed = sorted(faster, key=faster.__getitem__, reverse=True)
-    return next((kind for kind in by_speed if known.check(kind).passes), FLOAT32)
+    return next((kind for kind in _by_speed(known.speed_ups(kinds)) if known.check(kind).passes), FLOAT32)
+
+
+def is_settled(model: Model, asked: str = "auto") -> bool:
+    """Whether :func:`choose_precision` knows the answer; otherwise it takes some seconds to find it out."""
+    kinds = _kinds_worth_trying(model) if asked == "auto" else []
+    return not kinds or _Verdicts(model).are_known(kinds)
 
 
 def kinds_of(model: Model) -> list[str]:
@@ -80,6 +84,16 @@ def kinds_of(model: Model) -> list[str]:
 
     kinds = [BFLOAT16] if device_has_bfloat16(model.device) else []
     return [*kinds, INT8] if processor_has_integers() and can_use_integers(model.network) else kinds
+
+
+def _kinds_worth_trying(model: Model) -> list[str]:
+    return kinds_of(model) if model.card.network.get("channels", 0) >= _LEAST_CHANNELS else []
+
+
+def _by_speed(speed_ups: dict[str, float]) -> list[str]:
+    """Those that are faster than float32, the fastest first."""
+    faster = [kind for kind, speed in speed_ups.items() if speed >= _LEAST_SPEED_UP]
+    return sorted(faster, key=speed_ups.__getitem__, reverse=True)
 
 
 def processor_has_integers() -> bool:
@@ -173,20 +187,39 @@ class _Verdicts:
 
     def speed_ups(self, kinds: list[str]) -> dict[str, float]:
         """See :func:`measure_speed_ups`."""
-        known = self._known().get("speed_ups", {})
-        if isinstance(known, dict) and all(isinstance(known.get(kind), float) for kind in kinds):
-            return {kind: known[kind] for kind in kinds}
-        found = measure_speed_ups(self._model, kinds)
-        self._keep("speed_ups", found)
+        found = self._known_speed_ups(kinds)
+        if found is None:
+            found = measure_speed_ups(self._model, kinds)
+            self._keep("speed_ups", found)
         return found
 
     def check(self, kind: str) -> PrecisionCheck:
         """See :func:`check_precision`."""
+        check = self._known_check(kind)
+        if check is None:
+            check = check_precision(self._model, kind)
+            self._keep(kind, asdict(check))
+        return check
+
+    def are_known(self, kinds: list[str]) -> bool:
+        """Whether one of these kinds, or float32, can be chosen without finding out more."""
+        speed_ups = self._known_speed_ups(kinds)
+        for kind in _by_speed(speed_ups or {}):
+            check = self._known_check(kind)
+            if check is None or check.passes:
+                return check is not None
+        return speed_ups is not None
+
+    def _known_speed_ups(self, kinds: list[str]) -> dict[str, float] | None:
+        known = self._known().get("speed_ups", {})
+        if isinstance(known, dict) and all(isinstance(known.get(kind), float) for kind in kinds):
+            return {kind: known[kind] for kind in kinds}
+        return None
+
+    def _known_check(self, kind: str) -> PrecisionCheck | None:
         with suppress(KeyError, TypeError):
             return PrecisionCheck(**self._known()[kind])
-        check = check_precision(self._model, kind)
-        self._keep(kind, asdict(check))
-        return check
+        return None
 
     def _known(self) -> dict[str, Any]:
         known = self._all().get(self._key, {})
