@@ -7,9 +7,12 @@ network that found the candidates.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numba
+
+#: A product and a sum may become one operation, which rounds once; nothing else is taken less exactly.
+_OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract"}}
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
@@ -32,7 +35,7 @@ def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
     """
     made: Callable[Arguments, Result]
     try:
-        made = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+        made = numba.njit(cache=True, **_OPTIONS)(function)
     except RuntimeError:  # neither beside the program nor in the user's cache folder may anything be written
-        made = numba.njit(nogil=True, error_model="numpy")(function)
+        made = numba.njit(**_OPTIONS)(function)
     return made

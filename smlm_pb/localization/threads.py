@@ -1,9 +1,9 @@
 """How many processor threads the network gets: measured once per process, instead of guessed.
 
 Every thread has frames of its own, so that none waits for another one whose processor is busy. More threads than this
-process gets processors for gain nothing. How many that are, here and now, tell passes over a small image, in as many threads as
-there are processors: by the processor time that they get while the clock runs. Threads that wake up together may share a
-processor for some milliseconds while another one idles, so a measurement that finds few is repeated.
+process gets processors for gain nothing. How many that are, here and now, tell passes over a small image, in as many
+threads as there are processors: by the processor time that they get while the clock runs. Threads that wake up together
+may share a processor for some milliseconds while another one idles, so a measurement that finds few is repeated.
 """
 
 from __future__ import annotations
