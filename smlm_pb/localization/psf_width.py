@@ -14,10 +14,11 @@ theorem.)
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -293,13 +294,17 @@ class _Fitter:
         return float(trials[int(misfit.argmin())])
 
 
-def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray, tuple[float, float]]:
+def measure_widths(
+    windows: FloatArray, apply: Callable[..., Iterable[Any]] = map
+) -> tuple[FloatArray, FloatArray, tuple[float, float]]:
     """Fit the pixel covariance in many parts of the field, leaner than :func:`measure_width`.
 
     Parameters
     ----------
     windows : array (window, frame, y, x)
         The same frames, at least ten, of every window, in any unit proportional to light.
+    apply : callable
+        As the built-in ``map``: that of an executor looks at several windows at a time.
 
     Returns
     -------
@@ -316,15 +321,19 @@ def measure_widths(windows: FloatArray) -> tuple[FloatArray, FloatArray, tuple[f
     fitter = _Fitter(max_lag, (height, width))
     all_sums, all_shares = np.zeros((_GROUPS_OF_WINDOW, 2 * max_lag + 1, max_lag + 1)), np.zeros(_GROUPS_OF_WINDOW)
     labels = np.arange(n_frames) * _GROUPS_OF_WINDOW // n_frames
-    for k, window in enumerate(windows):
-        sample = FrameSample(window[np.newaxis], False, np.inf, "", n_frames)
-        deviations = sample.deviations
+
+    def look_at(window: FloatArray) -> tuple[FloatArray, FloatArray, tuple[float, float]] | None:
+        deviations = FrameSample(window[np.newaxis], False, np.inf, "", n_frames).deviations
         weights = _frame_weights(deviations)
         if not weights.any():
-            continue
+            return None
         sums, shares = _covariances(deviations[0], weights, labels, max_lag)
-        all_sums, all_shares = all_sums + sums, all_shares + shares
-        sigma[k], error[k] = _width_of_window(fitter, sums, shares, height * width, weights)
+        return sums, shares, _width_of_window(fitter, sums, shares, height * width, weights)
+
+    for k, found in enumerate(apply(look_at, windows)):
+        if found is not None:
+            sums, shares, (sigma[k], error[k]) = found
+            all_sums, all_shares = all_sums + sums, all_shares + shares
     together = _width_of_groups(fitter, all_sums, all_shares) if np.isfinite(sigma).any() else (np.nan, np.nan)
     return sigma, error, together
 

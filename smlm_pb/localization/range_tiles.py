@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -157,20 +158,21 @@ def measure_tiles(movie: Movie, camera: Camera, grid: TileGrid, frames: tuple[in
     -------
     PixelsByTile
     """
+    import torch
+
     start, stop = frames
     if stop - start < FEWEST_FRAMES:
         return PixelsByTile.unknown(grid)
     windows = _windows(movie, camera, grid, np.unique(np.linspace(start, stop - 1, _MOST_FRAMES).round().astype(int)))
-    sigma, error, together = measure_widths(windows)
     read_variance = float(np.median(camera.read_variance_e2))
-    background = np.array(
-        [
-            np.median(
-                background_of_tiles(_sample(window[np.newaxis], movie), read_variance, camera.excess_noise_factor)
-            )
-            for window in windows
-        ]
-    )
+
+    def background_of(window: FloatArray) -> float:
+        sample = _sample(window[np.newaxis], movie)
+        return float(np.median(background_of_tiles(sample, read_variance, camera.excess_noise_factor)))
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        sigma, error, together = measure_widths(windows, pool.map)
+        background = np.array(list(pool.map(background_of, windows)))
     shape = (grid.rows, grid.columns)
     return PixelsByTile(sigma.reshape(shape), error.reshape(shape), background.reshape(shape), together)
 
