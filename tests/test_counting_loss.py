@@ -9,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from marks import NEEDS_CARD
 
 from smlm_pb.errors import ImpossibleCountError
 from smlm_pb.losses import (
@@ -332,7 +333,7 @@ def test_wrong_shapes_and_second_derivatives_are_refused():
         first.sum().backward()
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CARD
 def test_the_same_on_a_graphics_card():
     z = torch.randn(3, 5000, generator=torch.Generator().manual_seed(13)) - 4
     counts = torch.tensor([0, 90, 2000])

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from marks import NEEDS_CARD
 
 from smlm_pb.losses import (
     count_negative_log_likelihood,
@@ -501,7 +502,7 @@ def test_active_pairs_are_only_used_when_they_are_few():
     assert torch.equal(every.total, floored.total)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CARD
 @pytest.mark.parametrize("floor", [0.0, 0.8])
 def test_the_same_on_a_graphics_card(floor):
     leaves, truth, item = random_field((30, 31), molecules=40)

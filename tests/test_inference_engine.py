@@ -12,6 +12,7 @@ import pytest
 import tifffile
 import torch
 from hand_made_model import make_model, make_movie
+from marks import NEEDS_CARD, NEEDS_INTEGERS
 
 from smlm_pb.camera import Camera
 from smlm_pb.cli import main as cli
@@ -38,8 +39,6 @@ from smlm_pb.networks.integer_convolution import has_integer_operations
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")
 
 CAMERA = {"offset_adu": 100.0, "e_per_adu": 0.5, "psf_sigma_px": 1.1}
-NEEDS_CARD = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-NEEDS_INTEGERS = pytest.mark.skipif(not has_integer_operations(), reason="torch has no integer convolutions here")
 GOOD = PrecisionCheck(1000, 0.7, 0.0005, 0.3, 0.001, 0.01, 0.0)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from marks import NEEDS_INTEGERS
 
 from smlm_pb.camera import Camera
 from smlm_pb.localization import load_model
@@ -18,14 +19,12 @@ from smlm_pb.localization.sparse import REACH_PX, Controls, LightFinder
 from smlm_pb.localization.windows import profile
 from smlm_pb.networks import NetworkSettings, build_network
 from smlm_pb.networks.inference import FixedWidthNetwork
-from smlm_pb.networks.integer_convolution import has_integer_operations
 from smlm_pb.simulation import simulate
 from smlm_pb.simulation.presets import density_sweep
 from smlm_pb.simulation.rendering import render_separable
 
 SIGMA_PX = 1.1
 RADII = [0, 2, 3, 4]
-NEEDS_INTEGERS = pytest.mark.skipif(not has_integer_operations(), reason="torch has no integer convolutions here")
 
 
 def network_of_random_weights(precision="float32"):

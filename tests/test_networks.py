@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from marks import NEEDS_CARD
 from pydantic import ValidationError
 
 from smlm_pb.devices import choose_device
@@ -264,7 +265,7 @@ def test_devices():
         choose_device("cuda:99")
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CARD
 def test_the_same_on_a_graphics_card(network):
     image, sigma = an_image(33, 40, batch=2), torch.tensor([0.9, 1.4])
     with torch.inference_mode():

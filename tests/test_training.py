@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marks import NEEDS_CARD
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -732,7 +733,7 @@ def test_validation_of_a_silent_network():
 # ---- graphics cards
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@NEEDS_CARD
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_training_on_a_graphics_card(tmp_path, precision):
     result = train(tiny(precision=precision), tmp_path, device="cuda", **stop_after(4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import overload
+from typing import Protocol, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -70,15 +70,16 @@ class FixedWidthNetwork:
         self._dtype = torch.bfloat16 if precision == _BFLOAT16 else torch.float32
         self._precision = precision
         backbone = network.backbone
-        self._blocks: list[_FoldedBlock] | None = None
+        self._blocks: Sequence[_Block] | None = None
         if isinstance(backbone, ResidualBackbone):
             width = torch.full((1,), psf_sigma_px, device=backbone.stem.weight.device)
             known = None if population is None else torch.tensor([population.values()], device=width.device)
             condition = backbone.embedding(condition_of(width, known))
             blocks = (block for block in backbone.blocks if isinstance(block, ResidualBlock))
-            self._blocks = [_FoldedBlock(block, condition, self._dtype) for block in blocks]
+            folded = [_FoldedBlock(block, condition, self._dtype) for block in blocks]
+            self._blocks = folded
             if precision == _INT8 and can_use_integers(network):
-                self._blocks = self._in_integers(self._blocks, example_image(psf_sigma_px, population))
+                self._blocks = self._in_integers(folded, example_image(psf_sigma_px, population))
 
     def __call__(self, electrons: Tensor, psf_sigma_px: Tensor) -> PointField:
         """Candidates of every pixel; arguments as of the network, without gradients."""
@@ -88,14 +89,15 @@ class FixedWidthNetwork:
             return field
         return self._network.read_out(self.features(electrons))
 
-    def _in_integers(self, blocks: Sequence[_FoldedBlock], example: Tensor) -> list[_FoldedBlock]:
+    def _in_integers(self, blocks: Sequence[_FoldedBlock], example: Tensor) -> list[_Block]:
         """The same blocks in 8-bit integers, with steps that suit an example image."""
-        backbone, integers = self._network.backbone, list[_FoldedBlock]()
+        backbone, integers = self._network.backbone, list[_Block]()
         assert isinstance(backbone, ResidualBackbone)
         features = exact = backbone.stem(scale_frames(example, self._network.context_frames))
         for block in blocks:
-            integers.append(_IntegerBlock(block, features, exact))
-            exact, features = exact + block(exact), features + integers[-1](features)
+            integer, exact = block.in_integers(features, exact)
+            integers.append(integer)
+            features = features + integer(features)
         return integers
 
     @property
@@ -245,6 +247,17 @@ def _lines(features: Tensor, weight: Tensor) -> npt.NDArray[np.float32]:
     return narrow_product(features.numpy(), weight.numpy(), rows).reshape(-1, _LINE * weight.shape[1])
 
 
+class _Block(Protocol):
+    """The contribution of a residual block to what goes in."""
+
+    #: How far it looks, px.
+    radius: int
+
+    def __call__(self, features: Tensor) -> Tensor: ...
+
+    def of_crops(self, features: Tensor, inside: Tensor | None) -> Tensor: ...
+
+
 class _FoldedBlock:
     """The contribution of a residual block, its modulation folded in."""
 
@@ -264,8 +277,13 @@ class _FoldedBlock:
         self.radius = 1 + int(second.dilation[0])
 
     def __call__(self, features: Tensor) -> Tensor:
+        return self._outer(self._inner(features))
+
+    def _inner(self, features: Tensor) -> Tensor:
         hidden = functional.silu(features).to(self._dtype)
-        hidden = functional.conv2d(hidden, self._first, self._first_bias, padding=1)
+        return functional.conv2d(hidden, self._first, self._first_bias, padding=1)
+
+    def _outer(self, hidden: Tensor) -> Tensor:
         hidden = functional.silu(hidden, inplace=True)
         return functional.conv2d(
             hidden, self._second, self._second_bias, padding=self._dilation, dilation=self._dilation
@@ -279,18 +297,29 @@ class _FoldedBlock:
             hidden = hidden * _shrink(inside, 1).to(self._dtype)
         return functional.conv2d(hidden, self._second, self._second_bias, dilation=self._dilation)
 
+    def in_integers(self, example: Tensor, exact: Tensor) -> tuple[_IntegerBlock, Tensor]:
+        """The same in 8-bit integers, and what this makes of ``exact``, its own contribution added.
 
-class _IntegerBlock(_FoldedBlock):
+        Parameters
+        ----------
+        example : Tensor (batch, channels, height, width)
+            What comes in where the blocks before compute in integers.
+        exact : Tensor (batch, channels, height, width)
+            What should come in.
+        """
+        hidden = self._inner(exact)
+        inner = IntegerConvolution(self._first, self._first_bias, 1, example, hidden)
+        afterwards = exact + self._outer(hidden)
+        dilation = int(self._dilation[0])
+        outer = IntegerConvolution(self._second, self._second_bias, dilation, inner(example), afterwards - example)
+        return _IntegerBlock(inner, outer, self.radius), afterwards
+
+
+class _IntegerBlock:
     """The same in 8-bit integers."""
 
-    def __init__(self, block: _FoldedBlock, example: Tensor, exact: Tensor) -> None:
-        self.radius = block.radius
-        hidden = functional.conv2d(functional.silu(exact), block._first, block._first_bias, padding=1)
-        self._inner = IntegerConvolution(block._first, block._first_bias, 1, example, hidden)
-        contribution = exact + block(exact) - example
-        self._outer = IntegerConvolution(
-            block._second, block._second_bias, int(block._dilation[0]), self._inner(example), contribution
-        )
+    def __init__(self, inner: IntegerConvolution, outer: IntegerConvolution, radius: int) -> None:
+        self._inner, self._outer, self.radius = inner, outer, radius
 
     def __call__(self, features: Tensor) -> Tensor:
         return self._outer(self._inner(features))
