@@ -16,7 +16,7 @@ from marks import NEEDS_CARD, NEEDS_INTEGERS
 
 from smlm_pb.camera import Camera
 from smlm_pb.cli import main as cli
-from smlm_pb.cli.localize import _tell_of_first_use
+from smlm_pb.cli.progress import tell_of_first_use
 from smlm_pb.errors import ConfigurationError
 from smlm_pb.formats import read_table
 from smlm_pb.localization import load_model, localize, pipeline, precision, precision_check
@@ -287,10 +287,10 @@ def test_the_fastest_that_passes_is_taken(default, machine):
 
 def test_that_it_takes_longer_the_first_time_is_said(default, machine, capsys):
     args = argparse.Namespace(precision="auto", quiet=False)
-    _tell_of_first_use(default, args)
+    tell_of_first_use(args, default)
     assert "first use of network 'default' on this machine" in capsys.readouterr().err
     choose_precision(default)
-    _tell_of_first_use(default, args)
+    tell_of_first_use(args, default)
     assert capsys.readouterr().err == ""
 
 

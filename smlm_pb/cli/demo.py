@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from smlm_pb.cli.common import add_device_option, add_overwrite_option
 from smlm_pb.cli.faults import EXIT_OK
-from smlm_pb.cli.progress import note, show_progress
+from smlm_pb.cli.progress import note, show_progress, tell_of_first_use
 
 if TYPE_CHECKING:
     from smlm_pb.localizations import Localizations
@@ -48,24 +48,25 @@ def run(args: argparse.Namespace) -> int:
     keep_numpy_to_one_thread()
     from smlm_pb.formats import read_table
     from smlm_pb.formats.output import check_target
-    from smlm_pb.localization import localize_to_file
+    from smlm_pb.localization import load_model, localize_to_file
     from smlm_pb.movies import open_movie
 
     picture = args.out / "filaments.png"
     if args.out.is_dir():
         check_target(picture, args.overwrite)
     import_torch()
+    model = load_model(args.model, args.device)
     with ExitStack() as stack:
         sample = files("smlm_pb.sample_data")
         path, truth_path = (stack.enter_context(as_file(sample / name)) for name in _FILES)
         camera = f"--offset-adu {OFFSET_ADU:g} --e-per-adu {E_PER_ADU:g}"
         note(args, f"The same as: smlm-pb localize {path} {camera} --out {args.out}")
+        tell_of_first_use(args, model)
         with show_progress(args, path.name) as on_progress:
             table = localize_to_file(
                 path,
                 args.out,
-                model=args.model,
-                device=args.device,
+                model=model,
                 overwrite=args.overwrite,
                 on_progress=on_progress,
                 offset_adu=OFFSET_ADU,

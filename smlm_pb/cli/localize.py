@@ -20,7 +20,7 @@ from smlm_pb.cli.common import (
     positive_int,
 )
 from smlm_pb.cli.faults import EXIT_BUG, EXIT_OK, EXIT_SOME_FAILED, EXIT_USAGE, describe_fault
-from smlm_pb.cli.progress import note, say, show_progress
+from smlm_pb.cli.progress import note, say, show_progress, tell_of_first_use
 from smlm_pb.errors import Cancelled, ConfigurationError, SmlmPbError
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from smlm_pb.cli.progress import OnProgress
     from smlm_pb.localization.cluster import Cluster
     from smlm_pb.localization.job import Job
-    from smlm_pb.localization.model import Model
     from smlm_pb.localization.to_file import FileResult, FileRun
 
 REPORT_FILE = "localize_report.json"
@@ -143,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         )
         if any(movie.problem is None for movie in movies):
             import_torch()
-            _tell_of_first_use(file_run.load_model(), args)  # a wrong model or device is wrong for every movie
+            tell_of_first_use(args, file_run.load_model())  # a wrong model or device is wrong for every movie
         try:
             for number, movie in enumerate(movies, start=1):
                 label = movie.path.name if len(movies) == 1 else f"{movie.path.name} ({number}/{len(movies)})"
@@ -153,13 +152,6 @@ def run(args: argparse.Namespace) -> int:
                 _report(outcomes, args)
             raise
     return _report(outcomes, args)
-
-
-def _tell_of_first_use(model: Model, args: argparse.Namespace) -> None:
-    from smlm_pb.localization.precision import is_settled
-
-    if not is_settled(model, args.precision):
-        note(args, f"first use of network '{model.card.name}' on this machine: finding out how it is fastest …")
 
 
 def _open_cluster(args: argparse.Namespace, stack: ExitStack) -> Cluster | None:

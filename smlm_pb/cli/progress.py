@@ -16,7 +16,10 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from smlm_pb.localization.model import Model
 
 OnProgress = Callable[[int, int], None]
 
@@ -75,6 +78,14 @@ def note(args: argparse.Namespace, message: str) -> None:
     """Tell the user something worth knowing, unless they asked for quiet."""
     if not getattr(args, "quiet", False):
         say(message)
+
+
+def tell_of_first_use(args: argparse.Namespace, model: Model) -> None:
+    """Say why the first use of a network on a machine takes longer."""
+    from smlm_pb.localization.precision import is_settled
+
+    if not is_settled(model, getattr(args, "precision", "auto")):
+        note(args, f"first use of network '{model.card.name}' on this machine: finding out how it is fastest …")
 
 
 def _mode(args: argparse.Namespace) -> str:
