@@ -20,7 +20,7 @@ demo: $(VENV)/.base-installed ## localize the shipped sample movie and draw the 
 test: $(VENV)/.dev-installed lint ## check style and types, run all tests (GUI tests on a virtual display)
 	@.ci/qt-packages
 	@echo "== tests"
-	@$(TEST_ENV) $(BIN)/python -m pytest -q -m "not slow and not gui"
+	@$(TEST_ENV) $(BIN)/python -m pytest -q -n 2 -m "not slow and not gui"
 	@echo "== tests of the napari panel"
 	@$(TEST_ENV) .ci/with-display $(BIN)/python -m pytest -q -m "gui and not slow"
 
