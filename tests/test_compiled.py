@@ -4,7 +4,7 @@ import numba
 import numpy as np
 import pytest
 
-from smlm_pb.compiled import compiled
+from smlm_pb.compiled import compiled, compiled_with_fused_sums
 
 
 def triangle(values):
@@ -38,3 +38,12 @@ def test_division_by_zero_is_that_of_numpy():
     assert np.isinf(compiled(share)(1.0, 0.0))
     with pytest.raises(ZeroDivisionError):
         share(1.0, 0.0)
+
+
+def test_what_is_equal_on_paper_stays_equal_but_where_sums_may_be_fused():
+    def beyond(one, other, less):
+        return one * other - less
+
+    x = np.float64(1 + 2**-30)
+    assert compiled(beyond)(x, x, x * x) == 0.0
+    assert abs(compiled_with_fused_sums(beyond)(x, x, x * x)) < 1e-17

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from smlm_pb.compiled import compiled
+from smlm_pb.compiled import compiled_with_fused_sums
 
 #: What stands for zero; below it is room for the negative part of SiLU, which ends at -0.2785.
 _ZERO, _LOWEST = 8, 0.2785
@@ -156,7 +156,7 @@ def _rounding(steps: Tensor, level: int) -> tuple[npt.NDArray[np.float32], np.fl
     return (1 / (steps * _COARSER**level)).numpy(), np.float32(offset)
 
 
-@compiled
+@compiled_with_fused_sums
 def _round(
     rows: npt.NDArray[np.float32],
     chosen: npt.NDArray[np.int64],
