@@ -143,12 +143,12 @@ def pool_slowly(table):
     for _ in range(4):
         total = {(a, b): float(rows[a]["probability"]) + float(rows[b]["probability"]) for a, b in pairs}
         pairs = {pair for pair in pairs if total[pair] <= MOST_PROBABILITY}
-        near = sorted((square(*pair), pair) for pair in pairs if square(*pair) <= REACH_PX**2)
-        nearest = {one: min(d for d, pair in near if one in pair) for one in {c for _, pair in near for c in pair}}
-        mutual = [pair for d, pair in near if d == nearest[pair[0]] == nearest[pair[1]]]
-        chosen = [
-            pair for pair in mutual if all(next(p for p in mutual if candidate in p) == pair for candidate in pair)
-        ]
+        near = {pair: square(*pair) for pair in pairs if square(*pair) <= REACH_PX**2}
+        partner = {
+            one: min((apart, sum(pair) - one) for pair, apart in near.items() if one in pair)[1]
+            for one in {candidate for pair in near for candidate in pair}
+        }
+        chosen = [pair for pair in near if partner[pair[0]] == pair[1] and partner[pair[1]] == pair[0]]
         for first, second in chosen:
             rows[first] = mixture(rows[first], rows.pop(second))
         successor = {second: first for first, second in chosen}

@@ -86,11 +86,11 @@ def _merge(
             # Who was near either part is near both.
             a, b = part_of[one[k]], part_of[other[k]]
             # Probabilities only grow: what does not fit into one molecule now never will.
-            if a == b or float(part[a, _PROBABILITY]) + float(part[b, _PROBABILITY]) > most_probability:
+            if a == b or np.float64(part[a, _PROBABILITY]) + np.float64(part[b, _PROBABILITY]) > most_probability:
                 continue
             one[remaining], other[remaining] = a, b
             remaining += 1
-            square = (float(part[a, _X]) - part[b, _X]) ** 2 + (float(part[a, _Y]) - part[b, _Y]) ** 2
+            square = (np.float64(part[a, _X]) - part[b, _X]) ** 2 + (np.float64(part[a, _Y]) - part[b, _Y]) ** 2
             if square <= most_square:
                 for i, j in ((a, b), (b, a)):
                     # Of equally near ones the first in the table: equal distances must not make a chain.
@@ -110,13 +110,13 @@ def _merge(
 @compiled
 def _mix(one: npt.NDArray[np.float32], other: npt.NDArray[np.float32]) -> None:
     """Put the mixture of both in the place of the first."""
-    a, b = float(one[_PROBABILITY]), float(other[_PROBABILITY])
+    a, b = np.float64(one[_PROBABILITY]), np.float64(other[_PROBABILITY])
     share = a / (a + b)
     rest = 1 - share
     for place, width in ((_X, _SIGMA_X), (_Y, _SIGMA_Y)):
-        apart = float(one[place]) - float(other[place])
-        within = share * float(one[width]) ** 2 + rest * float(other[width]) ** 2
+        apart = np.float64(one[place]) - np.float64(other[place])
+        within = share * np.float64(one[width]) ** 2 + rest * np.float64(other[width]) ** 2
         one[width] = np.sqrt(within + share * rest * apart**2)
     for mean in _MEANS:
-        one[mean] = share * float(one[mean]) + rest * float(other[mean])
+        one[mean] = share * np.float64(one[mean]) + rest * np.float64(other[mean])
     one[_PROBABILITY] = min(a + b, _CERTAIN)
