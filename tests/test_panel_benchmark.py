@@ -25,7 +25,9 @@ def test_panel_benchmark_runs(tmp_path):
     assert record["quick"]
     assert str(tmp_path) not in json.dumps(record), "results name folders of one machine"
     figures = record["results"]["figures_ms"]
-    assert all(value > 0 for value in figures.values()), figures
+    # Some kernels count a thread's processor time in steps of 10 ms, and a window with little to do takes none of them.
+    wrong = {name: ms for name, ms in figures.items() if ms < 0 or (ms == 0 and "processor time" not in name)}
+    assert not wrong, wrong
     assert figures["Cancel, median"] <= figures["Cancel, slowest"]
     run = record["results"]["runs"][0]
     heartbeat = run["heartbeat"]
