@@ -1,9 +1,11 @@
 """From what candidates state to what is true of them: surroundings, the small network, its fit and its faults."""
 
 import json
+from itertools import chain
 
 import numpy as np
 import pytest
+import torch
 from scipy.sparse import csr_array
 
 from smlm_pb.errors import ModelError
@@ -21,8 +23,11 @@ from smlm_pb.localization.statement_calibration import (
     Statements,
 )
 from smlm_pb.localizations import Localizations, MovieInfo
+from smlm_pb.training import calibration as fitted_after_training
 from smlm_pb.training.calibration import _compared
+from smlm_pb.training.experiment import Experiment
 from smlm_pb.training.statement_fit import LEAST_CANDIDATES, fit_statements
+from smlm_pb.training.validation import validation_scenes
 
 
 def statements(probability, *, light=1.0, population=(1000.0, 900.0, 1100.0, 0.01, 0.01), **changes):
@@ -249,6 +254,57 @@ def test_the_shipped_models_are_honest_on_scenes_that_they_were_not_calibrated_o
     curve = reliability(found, truth, tolerance_nm=100)
     assert curve.expected_calibration_error < largest_error
     assert curve.expected_true == pytest.approx(curve.true, rel=0.03)
+
+
+@pytest.mark.parametrize("photons", [500, 5000])
+def test_the_model_for_sparse_movies_is_honest_about_lone_molecules(photons):
+    """Errors over stated precision have a standard deviation of 1."""
+    from smlm_pb import localize
+    from smlm_pb.evaluation.matching import match
+    from smlm_pb.simulation import Recipe, simulate
+    from smlm_pb.simulation.presets import density_sweep
+
+    lone = density_sweep(0.1, frames=150).as_dict()
+    recipe = Recipe.from_dict({**lone, "molecules": {**lone["molecules"], "photons": float(photons)}})
+    movie, truth = simulate(recipe, seed=5)
+    found = localize(movie, model="fast", camera=recipe.camera.camera(), pixel_size_nm=100, psf_sigma_px=1.1)
+    pairs = match(found, truth, 50.0)
+    pull = np.concatenate(
+        [(found[n][pairs.pred] - truth[n][pairs.truth]) / found[f"sigma_{n}"][pairs.pred] for n in "xy"]
+    )
+    assert len(pull) > 600
+    assert np.sqrt(np.mean(pull[np.abs(pull) < 4] ** 2)) == pytest.approx(1.0, abs=0.1)
+
+
+def test_sparse_scenes_of_a_calibration_are_sparse_and_their_portions_do_not_matter(monkeypatch):
+    model = load_model("fast", "cpu")
+    experiment = Experiment.from_dict(
+        {
+            "name": "few",
+            "crop_px": 32,
+            "scenes": {"psf_sigma_px": [1.2, 1.2]},
+            "network": {"told": "arrangement"},
+            "validation": {"calibration_scenes": 60, "sparse_calibration_scenes": 50},
+        }
+    )
+    drawn = []
+
+    def noted(settings, scenes, crop_px, **more):
+        drawn.append(validation_scenes(settings, scenes, crop_px, **more))
+        return drawn[-1]
+
+    monkeypatch.setattr(fitted_after_training, "validation_scenes", noted)
+    cards = []
+    for portion in (16, 50):
+        monkeypatch.setattr(fitted_after_training, "_PORTION", portion)
+        cards.append(fitted_after_training.calibrate(model.network, experiment, torch.device("cpu")).as_card())
+    assert [len(scenes) for scenes in drawn] == [60, 16, 16, 16, 2, 60, 50]
+    further = drawn[-1]
+    assert all(np.array_equal(a.electrons, b.electrons) for a, b in zip(chain(*drawn[1:5]), further, strict=True))
+    assert np.mean([scene.x.size for scene in further]) < 0.3 * np.mean([scene.x.size for scene in drawn[0]])
+    assert not any(np.array_equal(a.electrons, b.electrons) for a, b in zip(drawn[0], further, strict=False))
+    assert cards[0] == cards[1]
+    assert cards[0]["sigma_calibration"]["crowding"]
 
 
 def test_models_without_calibration_state_what_they_state():

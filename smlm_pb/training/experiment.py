@@ -81,6 +81,12 @@ class ValidationSettings(_Section):
         ge=0,
         description="fresh scenes on which probability and precision are calibrated at the end; 0 leaves them",
     )
+    sparse_calibration_scenes: int = Field(
+        0,
+        ge=0,
+        description="further ones for the calibration, all of them sparse: of the molecules of ordinary scenes few are "
+        "alone, and what is true of those is learned slowly",
+    )
 
 
 class ClassSettings(_Section):

@@ -48,11 +48,17 @@ class ValidationResult:
         return asdict(self)
 
 
-def validation_scenes(settings: ValidationSettings, scenes: SceneSettings, crop_px: int) -> list[Scene]:
-    """The scenes of every validation of a run: the same each time, with close pairs as rare as they are."""
+def validation_scenes(
+    settings: ValidationSettings, scenes: SceneSettings, crop_px: int, *, first: int = 0
+) -> list[Scene]:
+    """The scenes of every validation of a run: the same each time, with close pairs as rare as they are.
+
+    ``first`` is the number of the first one, so that many can be drawn in portions.
+    """
     scenes = replace(scenes, close_pair_fraction=0.0)
     return [
-        draw_scene(np.random.default_rng([settings.seed, index]), scenes, crop_px) for index in range(settings.scenes)
+        draw_scene(np.random.default_rng([settings.seed, index]), scenes, crop_px)
+        for index in range(first, first + settings.scenes)
     ]
 
 
