@@ -221,7 +221,10 @@ def test_resume_passes_over_what_is_done(here, run):
     code, out, err = run("a.tif", "b.tif", "--resume")
     assert code == 0
     assert "a.tif (1/2): was complete already" in err
-    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["a", "b"]
+    done_before, done_now = (line.split() for line in out.splitlines()[1:3])
+    assert (done_before[0], done_before[3]) == ("a", "-")
+    assert done_now[0] == "b"
+    assert float(done_now[3]) > 0
 
 
 # -- what exists, what cannot be written, what is interrupted ----------------------------------------------

@@ -268,7 +268,8 @@ def _as_dict(outcome: _Outcome) -> dict[str, Any]:
 
 
 def _rate(result: FileResult) -> float | None:
-    return round(result.frames_done / result.seconds, 3) if result.seconds > 0 else None
+    """Frames per second; None where all had been done before."""
+    return round(result.frames_done / result.seconds, 3) if result.frames_done and result.seconds > 0 else None
 
 
 def _table(results: list[FileResult]) -> str:
