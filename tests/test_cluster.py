@@ -164,6 +164,25 @@ def test_who_waits_for_workers_is_told_too(monkeypatch):
         Cluster(scheduler=empty.scheduler_address, wait_s=0.5)
 
 
+def test_a_farewell_that_is_not_answered_hides_nothing(monkeypatch):
+    from distributed import Client, LocalCluster
+
+    asked = []
+    real = Client.close
+
+    def unanswered(client, *args, **kwargs):
+        real(client, *args, **kwargs)
+        asked.append(kwargs)
+        raise TimeoutError("timed out after 1 s.")
+
+    monkeypatch.setattr(Client, "close", unanswered)
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=":0", silence_logs=50) as empty, \
+            pytest.raises(ClusterError, match=r"has no workers after 0\.3 s"):  # fmt: skip
+        Cluster(scheduler=empty.scheduler_address, wait_s=0.3)
+    # However briefly workers are waited for, there is time to say farewell.
+    assert [one["timeout"] >= 5 for one in asked if one] == [True]
+
+
 @pytest.fixture
 def mute():
     """The address of something that listens and never says a word."""

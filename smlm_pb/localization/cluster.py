@@ -16,7 +16,7 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from smlm_pb.errors import ClusterError, ConfigurationError
@@ -43,6 +43,8 @@ _POLL_S = 0.2
 _TELL_AFTER_S = 3.0
 #: So much later than was asked for is given up what does not give up itself.
 _GRACE_S = 2.0
+#: A scheduler that does not take note of a farewell in this time is left without.
+_LEAVE_WITHIN_S = 10.0
 
 
 class Cluster:
@@ -127,7 +129,9 @@ class Cluster:
         )
         self._stack.enter_context(cluster)
         self._threads = _threads_per_worker(workers)
-        return self._stack.enter_context(Client(cluster))
+        client = Client(cluster)
+        self._stack.callback(_leave, client)
+        return client
 
     def _connect(self, scheduler: str) -> Any:
         from distributed import Client
@@ -138,7 +142,7 @@ class Cluster:
                 lambda: Client(**place, timeout=self._wait_s),
                 self._wait_s,
                 f"No Dask scheduler answers at {scheduler} yet",
-                forget=lambda late: late.close(),
+                forget=_leave,
             )
         except (OSError, TimeoutError, ValueError) as error:
             waited = "" if isinstance(error, ValueError) else f" after {self._wait_s:g} s"
@@ -146,7 +150,7 @@ class Cluster:
                 f"No Dask scheduler answers at {scheduler}{waited} ({type(error).__name__}): check the address, which "
                 "'dask scheduler' prints when it starts, or the path of its file."
             ) from error
-        self._stack.enter_context(client)
+        self._stack.callback(_leave, client)
         self._wait_for_workers(client)
         return client
 
@@ -285,6 +289,12 @@ class Cluster:
             )
             return float("inf")
         return since
+
+
+def _leave(client: Any) -> None:
+    """Say farewell to the scheduler: what went before counts, whether it answers or not."""
+    with suppress(TimeoutError):
+        client.close(timeout=_LEAVE_WITHIN_S)
 
 
 def _patiently(act: Callable[[], T], wait_s: float, why: str, forget: Callable[[T], object] | None = None) -> T:
